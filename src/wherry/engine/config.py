@@ -1,0 +1,79 @@
+"""What a daemon is told at its start, and the names it derives from that."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wherry.spec.docker import Ulimit
+
+DEFAULT_DATA_ROOT = Path("/var/lib/wherry")
+DEFAULT_EXEC_ROOT = Path("/run/wherry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """Settings of one daemon. Sizes in bytes, times in seconds.
+
+    Several daemons live side by side on one machine: what the kernel knows by one machine-wide name (bridge,
+    nftables table, cgroup parent) is named after the exec-root unless given.
+    """
+
+    data_root: Path = DEFAULT_DATA_ROOT
+    exec_root: Path = DEFAULT_EXEC_ROOT
+    bridge: str = ""
+    """Name of the default bridge; "none" for no bridge network."""
+    bip: str = ""
+    """Address of the bridge in CIDR form; empty: the network room's default."""
+    mtu: int = 1500
+    default_bind_address: str = "0.0.0.0"
+    cgroup_parent: str = ""
+    nftables_table: str = ""
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    default_ulimits: tuple[Ulimit, ...] = ()
+    default_shm_size: int = 64 << 20
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    shutdown_timeout: int = 15
+    labels: tuple[str, ...] = ()
+    debug: bool = False
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        suffix = _suffix(self.exec_root)
+        for name, plain, suffixed in (
+            ("bridge", "wherry0", f"wr-{suffix}"),
+            ("nftables_table", "wherry", f"wherry_{suffix}"),
+            ("cgroup_parent", "/wherry", f"/wherry-{suffix}"),
+        ):
+            if not getattr(self, name):
+                object.__setattr__(self, name, suffixed if suffix else plain)
+
+    @property
+    def containers_dir(self) -> Path:
+        """One directory per container: hostname, hosts, resolv.conf, log."""
+        return self.data_root / "containers"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """One OCI bundle per started container."""
+        return self.exec_root / "bundles"
+
+    @property
+    def monitor_socket(self) -> Path:
+        """Where the monitor listens."""
+        return self.exec_root / "monitor.sock"
+
+    @property
+    def logger_socket(self) -> Path:
+        """Where the logger listens."""
+        return self.exec_root / "logger.sock"
+
+
+def _suffix(exec_root: Path) -> str:
+    if exec_root == DEFAULT_EXEC_ROOT:
+        return ""
+    return hashlib.sha256(str(exec_root).encode()).hexdigest()[:8]
