@@ -8,10 +8,10 @@ from pathlib import Path
 class NetworkConfig:
     """Names are kernel-wide, so they come from the daemon, derived from its exec-root.
 
-    `bridge` is the interface's name (at most 15 bytes), `table` the nftables table's; `bip` is the bridge's address with
-    its prefix ("172.17.0.1/16"), None to choose one that meets nothing the host has; `fixed_cidr` narrows what is given to
-    containers. `mtu` None follows the interface of the default route. `default_bind` is where ports go that name no
-    address. `icc` False keeps containers from each other but for published ports.
+    `bridge` is the interface's name (at most 15 bytes), `table` the nftables table's. `bip` is the bridge's address
+    with its prefix ("172.17.0.1/16"), None to choose one that meets nothing the host has; `fixed_cidr` narrows what is
+    given to containers. `mtu` None follows the interface of the default route. `default_bind` is where ports go that
+    name no address. `icc` False keeps containers from each other but for published ports.
     """
 
     bridge: str

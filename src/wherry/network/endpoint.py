@@ -56,9 +56,9 @@ class EndpointRequest:
 class Endpoint:
     """One sandbox connected to one network.
 
-    `netns` is the path to join, None for the host's own namespace. `driver` is docker's: "bridge", "host" or "null"; for
-    the last two the addresses are empty and `prefix` is 0. `ifname` is the interface inside ("eth0"), `host_ifname` its
-    other end. `ipv6` and `gateway6` are empty where the network has no IPv6.
+    `netns` is the path to join, None for the host's own namespace. `driver` is docker's: "bridge", "host" or "null";
+    for the last two the addresses are empty and `prefix` is 0. `ifname` is the interface inside ("eth0"),
+    `host_ifname` its other end. `ipv6` and `gateway6` are empty where the network has no IPv6.
     """
 
     sandbox: str

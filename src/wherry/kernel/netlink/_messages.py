@@ -1,0 +1,154 @@
+import socket
+import struct
+from typing import NamedTuple
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+_NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+_IFLA_PROTINFO, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 12, 28, 31, 32
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _GEN_MODE_NONE = 26, 8, 1
+IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFLA_BRPORT_ISOLATED = 33
+_NLA_F_NESTED = 0x8000
+IFF_UP = 1
+
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+_RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
+
+IFINFO = struct.Struct("=BxHiII")
+IFADDR = struct.Struct("=BBBBi")
+RTMSG = struct.Struct("=BBBBBBBBI")
+
+
+class Message(NamedTuple):
+    """One request. `call` and `object` are for the error: what was asked, of what."""
+
+    type: int
+    flags: int
+    body: bytes
+    call: str
+    object: str
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    """An attribute, padded to four bytes (its length field does not count the padding)."""
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def _mac(value: str) -> bytes:
+    return attribute(IFLA_ADDRESS, bytes.fromhex(value.replace(":", "")))
+
+
+def _family(address: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return int(family), socket.inet_pton(family, address)
+
+
+def link_request(kind: int, name: str = "", index: int = 0) -> Message:
+    """RTM_GETLINK of one link by name or index, or (`NLM_F_DUMP` added by the socket) of all."""
+    body = IFINFO.pack(0, 0, index, 0, 0) + (_text(IFLA_IFNAME, name) if name else b"")
+    return Message(kind, 0, body, "netlink getlink", name or str(index))
+
+
+def new_bridge(name: str, *, mac: str, mtu: int = 0) -> Message:
+    """A bridge, down. With an address of its own: else it takes over the lowest of its ports', which come and go."""
+    body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _mac(mac)
+    if mtu:
+        body += _number(IFLA_MTU, mtu)
+    body += attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "bridge"))
+    return Message(RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body, "netlink newlink bridge", name)
+
+
+def new_veth(name: str, *, peer: str, peer_netns: int, peer_mac: str, mtu: int, master: int) -> Message:
+    """A pair of links: `name` here, down, a port of the bridge `master`; `peer` in the namespace of a descriptor.
+
+    One queue each: the kernel's default is one per possible CPU, which is memory for nothing without XDP.
+    """
+    queues = _number(_IFLA_NUM_TX_QUEUES, 1) + _number(_IFLA_NUM_RX_QUEUES, 1)
+    size = _number(IFLA_MTU, mtu)
+    inner = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer) + _mac(peer_mac) + size + queues
+    inner += _number(_IFLA_NET_NS_FD, peer_netns)
+    data = attribute(_IFLA_INFO_DATA | _NLA_F_NESTED, attribute(_VETH_INFO_PEER | _NLA_F_NESTED, inner))
+    body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + size + queues + _number(IFLA_MASTER, master)
+    body += attribute(IFLA_LINKINFO | _NLA_F_NESTED, _text(IFLA_INFO_KIND, "veth") + data)
+    return Message(RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body, "netlink newlink veth", name)
+
+
+def set_link(
+    link: int | str,
+    *,
+    up: bool | None = None,
+    mtu: int | None = None,
+    master: int | None = None,
+    no_ipv6_address: bool = False,
+) -> Message:
+    """Change a link, by index or name.
+
+    `master` 0 takes it out of its bridge; `no_ipv6_address`: it makes itself no link-local address. The kernel sets
+    the flags before the address mode, so a link that must never have an address takes two messages.
+    """
+    flags = IFF_UP if up else 0
+    index = link if isinstance(link, int) else 0
+    body = IFINFO.pack(0, 0, index, flags, 0 if up is None else IFF_UP)
+    if isinstance(link, str):
+        body += _text(IFLA_IFNAME, link)
+    if mtu is not None:
+        body += _number(IFLA_MTU, mtu)
+    if master is not None:
+        body += _number(IFLA_MASTER, master)
+    if no_ipv6_address:
+        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_GEN_MODE_NONE]))
+        body += attribute(_IFLA_AF_SPEC, attribute(int(socket.AF_INET6), mode))
+    return Message(RTM_NEWLINK, 0, body, "netlink setlink", str(link))
+
+
+def set_bridge_port(link: int, *, isolated: bool) -> Message:
+    """An isolated port exchanges frames with the bridge itself and with ports that are not isolated, only."""
+    body = IFINFO.pack(int(socket.AF_BRIDGE), 0, link, 0, 0)
+    body += attribute(_IFLA_PROTINFO | _NLA_F_NESTED, attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated])))
+    return Message(RTM_NEWLINK, 0, body, "netlink set bridge port", str(link))
+
+
+def delete_link(link: int | str) -> Message:
+    """Delete a link, by index or name. Slow (20 ms): the kernel waits for every reader of it."""
+    body = IFINFO.pack(0, 0, link if isinstance(link, int) else 0, 0, 0)
+    if isinstance(link, str):
+        body += _text(IFLA_IFNAME, link)
+    return Message(RTM_DELLINK, 0, body, "netlink dellink", str(link))
+
+
+def add_address(index: int, address: str, prefix: int) -> Message:
+    """Give a link an address; one it has already is no error."""
+    family, packed = _family(address)
+    body = IFADDR.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    flags = _NLM_F_CREATE | _NLM_F_REPLACE
+    return Message(RTM_NEWADDR, flags, body, "netlink newaddr", f"{address}/{prefix}")
+
+
+def add_route(destination: str | None, prefix: int, *, gateway: str | None = None, index: int | None = None) -> Message:
+    """A route in the main table; `destination` None is the default route, whose family is the gateway's."""
+    family, _ = _family(destination or gateway or "0.0.0.0")
+    scope = 0 if gateway else 253
+    body = RTMSG.pack(family, prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0)
+    if destination is not None:
+        body += attribute(RTA_DST, _family(destination)[1])
+    if gateway is not None:
+        body += attribute(RTA_GATEWAY, _family(gateway)[1])
+    if index is not None:
+        body += _number(RTA_OIF, index)
+    name = f"{destination}/{prefix}" if destination else "default"
+    return Message(RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_EXCL, body, "netlink newroute", name)
