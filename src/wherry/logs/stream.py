@@ -1,0 +1,348 @@
+"""One container's standard streams inside the logger: read, written to the log, copied to whoever is attached."""
+
+import _socket
+import errno
+import os
+import select
+
+from wherry.logs.frame import STDERR, STDOUT, frame
+from wherry.logs.jsonfile import JSONFile
+from wherry.logs.target import LogTarget, rotation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Handler = Callable[[int], None]
+
+_CHUNK = 64 * 1024
+# Docker splits longer lines, so that a program that never ends one cannot grow the logger.
+_LONGEST_LINE = 16 * 1024
+# What an attached client may lag behind before the container is made to wait for it.
+_SUBSCRIBER_LAG = 1 << 20
+_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+_WOULD_BLOCK = (errno.EAGAIN, errno.EINTR)
+
+
+class Poller:
+    """epoll with a handler for each descriptor."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+
+    def add(self, fd: int, events: int, handler: "Handler") -> None:
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def change(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def run_once(self) -> None:
+        for fd, events in self._epoll.poll():
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler(events)
+
+
+class Output:
+    """One output of a container: what has been read of a line that has no end yet."""
+
+    __slots__ = ("fd", "number", "partial", "watched")
+
+    def __init__(self, fd: int, number: int) -> None:
+        self.fd = fd
+        self.number = number
+        self.partial = b""
+        self.watched = False
+
+
+class Subscriber:
+    """An attached client: our end of a stream socket whose other end the engine has."""
+
+    __slots__ = ("ended", "pending", "reading", "socket", "stdin", "wanted")
+
+    def __init__(self, socket: _socket.socket, stdin: bool, wanted: frozenset[int]) -> None:
+        self.socket = socket
+        self.stdin = stdin
+        self.wanted = wanted
+        self.pending = bytearray()
+        self.reading = False
+        self.ended = False
+
+
+class Stream:
+    """Streams of one container, from `attach` or `open`, whichever comes first, until every output has ended."""
+
+    def __init__(self, name: str, poller: Poller, on_eof: "Callable[[Stream], None]") -> None:
+        self.name = name
+        self.opened = False
+        self._poller = poller
+        self._on_eof = on_eof
+        self._subscribers: list[Subscriber] = []
+        self._outputs: list[Output] = []
+        self._stdin = -1
+        self._stdin_pending = b""
+        self._console = -1
+        self._log: JSONFile | None = None
+        self._tty = False
+        self._stdin_once = False
+
+    def open(self, target: LogTarget, stdin: int, outputs: "list[tuple[int, int]]", console: int) -> None:
+        """Take over the descriptors and start reading. `outputs`: (descriptor, stream number)."""
+        if target.driver == "json-file":
+            self._log = JSONFile(target.path, rotation(target.options))
+        self._tty = target.tty
+        self._stdin_once = target.stdin_once
+        self._console = console
+        if console >= 0:
+            stdin = os.dup(console)  # a descriptor of its own: epoll holds one registration for each
+            outputs = [(console, STDOUT)]
+        self._stdin = stdin
+        if stdin >= 0:
+            os.set_blocking(stdin, False)
+        for fd, number in outputs:
+            os.set_blocking(fd, False)
+            self._outputs.append(Output(fd, number))
+        self.opened = True
+        self._watch_outputs(True)
+        for subscriber in self._subscribers:
+            self._watch(subscriber)
+        if not self._outputs:
+            self.close()
+
+    def attach(self, socket: _socket.socket, stdin: bool, wanted: frozenset[int]) -> None:
+        """Copy to and from `socket`, which becomes ours, from now on."""
+        socket.setblocking(False)
+        subscriber = Subscriber(socket, stdin, wanted)
+        self._subscribers.append(subscriber)
+        self._poller.add(socket.fileno(), 0, lambda events: self._on_subscriber(subscriber, events))
+        subscriber.reading = True
+        if self.opened:
+            self._watch(subscriber)
+
+    def resize(self, height: int, width: int) -> None:
+        """Set the terminal's size; OSError ENOTTY when there is none."""
+        import fcntl
+        import struct
+        import termios
+
+        if self._console < 0:
+            raise OSError(errno.ENOTTY, "the container has no terminal")
+        fcntl.ioctl(self._console, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def close(self) -> None:
+        """End: write what is left, let every client have what it is owed, release everything, say so."""
+        for output in list(self._outputs):
+            self._end_output(output)
+        self._close_stdin()
+        if self._log is not None:
+            self._log.close()
+        for subscriber in list(self._subscribers):
+            subscriber.ended = True
+            if not subscriber.pending:
+                self._drop(subscriber)
+            else:
+                self._watch(subscriber)
+        self._on_eof(self)
+
+    # Outputs
+
+    def _watch_outputs(self, wanted: bool) -> None:
+        for output in self._outputs:
+            if wanted and not output.watched:
+                self._poller.add(output.fd, select.EPOLLIN, lambda events, output=output: self._on_output(output))  # type: ignore[misc]
+            elif output.watched and not wanted:
+                self._poller.remove(output.fd)
+            output.watched = wanted
+
+    def _on_output(self, output: Output) -> None:
+        try:
+            data = os.read(output.fd, _CHUNK)
+        except OSError as error:
+            if error.errno in _WOULD_BLOCK:
+                return
+            data = b""  # EIO: the last process has closed the terminal
+        if not data:
+            self._end_output(output)
+            if not self._outputs:
+                self.close()
+            return
+        self._record(output, data)
+        for subscriber in list(self._subscribers):
+            if output.number in subscriber.wanted:
+                self._send(subscriber, data if self._tty else frame(output.number, data))
+
+    def _record(self, output: Output, data: bytes) -> None:
+        if self._log is None:
+            return
+        if output.partial:
+            data = output.partial + data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end >= _LONGEST_LINE:
+            if end:
+                self._log.write(_NAMES[output.number], data[:end])
+            rest = data[end:]
+            cut = _character_boundary(rest)
+            self._log.write(_NAMES[output.number], rest[:cut])
+            output.partial = rest[cut:]
+            return
+        if end:
+            self._log.write(_NAMES[output.number], data if end == len(data) else data[:end])
+        output.partial = data[end:]
+
+    def _end_output(self, output: Output) -> None:
+        self._poller.remove(output.fd)
+        os.close(output.fd)
+        self._outputs.remove(output)
+        if self._log is not None and output.partial:
+            self._log.write(_NAMES[output.number], output.partial)
+        if output.fd == self._console:
+            self._console = -1
+
+    # Attached clients
+
+    def _send(self, subscriber: Subscriber, data: bytes) -> None:
+        if not subscriber.pending:
+            try:
+                sent = subscriber.socket.send(data)
+            except OSError as error:
+                if error.errno not in _WOULD_BLOCK:
+                    self._drop(subscriber)
+                    return
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        subscriber.pending += data
+        self._watch(subscriber)
+        if len(subscriber.pending) > _SUBSCRIBER_LAG:
+            self._watch_outputs(False)
+
+    def _on_subscriber(self, subscriber: Subscriber, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush(subscriber)
+        if events & select.EPOLLIN:
+            self._take_input(subscriber)
+        elif events & (select.EPOLLHUP | select.EPOLLERR):
+            self._drop(subscriber)
+            if subscriber.stdin:
+                self._input_ended()
+
+    def _flush(self, subscriber: Subscriber) -> None:
+        try:
+            sent = subscriber.socket.send(subscriber.pending)
+        except OSError as error:
+            if error.errno not in _WOULD_BLOCK:
+                self._drop(subscriber)
+            return
+        del subscriber.pending[:sent]
+        if subscriber.pending:
+            return
+        if subscriber.ended:
+            self._drop(subscriber)
+        else:
+            self._watch(subscriber)
+            self._resume_outputs()
+
+    def _watch(self, subscriber: Subscriber) -> None:
+        events = select.EPOLLOUT if subscriber.pending else 0
+        # Input waits in the socket until there is somewhere to put it.
+        if subscriber.reading and self.opened and not self._stdin_pending and not subscriber.ended:
+            events |= select.EPOLLIN
+        self._poller.change(subscriber.socket.fileno(), events)
+
+    def _drop(self, subscriber: Subscriber) -> None:
+        if subscriber in self._subscribers:
+            self._subscribers.remove(subscriber)
+            self._poller.remove(subscriber.socket.fileno())
+            subscriber.socket.close()
+            self._resume_outputs()
+
+    def _resume_outputs(self) -> None:
+        if all(len(subscriber.pending) <= _SUBSCRIBER_LAG for subscriber in self._subscribers):
+            self._watch_outputs(True)
+
+    # Input
+
+    def _take_input(self, subscriber: Subscriber) -> None:
+        try:
+            data = subscriber.socket.recv(_CHUNK)
+        except OSError as error:
+            if error.errno in _WOULD_BLOCK:
+                return
+            self._drop(subscriber)
+            data = b""
+        if not data:
+            subscriber.reading = False
+            if subscriber in self._subscribers:
+                self._watch(subscriber)
+            if subscriber.stdin:
+                self._input_ended()
+        elif subscriber.stdin and self._stdin >= 0:
+            self._write_stdin(data)
+
+    def _input_ended(self) -> None:
+        if self._stdin_once and not self._tty and not self._stdin_pending:
+            self._close_stdin()
+        elif self._stdin_once and not self._tty:
+            self._stdin_once_ended = True
+
+    _stdin_once_ended = False
+
+    def _write_stdin(self, data: bytes) -> None:
+        try:
+            written = os.write(self._stdin, data)
+        except OSError as error:
+            if error.errno not in _WOULD_BLOCK:
+                self._close_stdin()
+                return
+            written = 0
+        if written == len(data):
+            return
+        self._stdin_pending = data[written:]
+        self._poller.add(self._stdin, select.EPOLLOUT, lambda events: self._flush_stdin())
+        self._watch_subscribers()
+
+    def _flush_stdin(self) -> None:
+        try:
+            written = os.write(self._stdin, self._stdin_pending)
+        except OSError as error:
+            if error.errno in _WOULD_BLOCK:
+                return
+            self._close_stdin()
+            return
+        self._stdin_pending = self._stdin_pending[written:]
+        if self._stdin_pending:
+            return
+        self._poller.remove(self._stdin)
+        if self._stdin_once_ended:
+            self._close_stdin()
+        self._watch_subscribers()
+
+    def _watch_subscribers(self) -> None:
+        for subscriber in self._subscribers:
+            self._watch(subscriber)
+
+    def _close_stdin(self) -> None:
+        if self._stdin >= 0:
+            self._poller.remove(self._stdin)
+            os.close(self._stdin)
+            self._stdin = -1
+            self._stdin_pending = b""
+
+
+def _character_boundary(data: bytes) -> int:
+    """Where to cut so that no UTF-8 character is halved."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte < 0x80:
+            break
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if needed > back else len(data)
+    return len(data)
