@@ -1,0 +1,117 @@
+"""`scripts/bench`: the table of figures.
+
+usage: scripts/bench [--peer-host unix:///path/of/dockerd.sock] [--runs N] [--count N] [--only api|crowd|runtime]
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
+from benchmarks.peer import Engine
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+
+
+def main() -> int:
+    options = _options()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-")))
+        print(_machine(), flush=True)
+        if options.only in (None, "api", "crowd"):
+            sides = [stack.enter_context(_ours(scratch))]
+            if options.peer_host:
+                sides.append(_peer(options.peer_host))
+            archive = scratch / "busybox.tar"
+            subprocess.run([BIN / "python", "-m", "wherry.images.bootstrap", "busybox", archive], check=True)
+            for side in sides:
+                stack.enter_context(image(side, archive))
+            _heading()
+            if options.only in (None, "api"):
+                _print(latency_rows(sides, options.runs))
+            if options.only in (None, "crowd"):
+                _print(crowd_rows(sides, options.count, options.runs))
+    if options.only in (None, "runtime"):
+        sys.stdout.flush()
+        return subprocess.run([BIN / "python", "-m", "benchmarks.runtime"], cwd=ROOT, check=False).returncode
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measure Wherry, beside a dockerd if one is given"
+    )
+    parser.add_argument("--peer-host", help="a dockerd's socket, unix:///path: measured side by side")
+    parser.add_argument("--runs", type=int, default=30, help="counted runs of each latency (default 30)")
+    parser.add_argument("--count", type=int, default=300, help="containers in the crowd (default 300)")
+    parser.add_argument("--only", choices=("api", "crowd", "runtime"), help="one group of figures")
+    options = parser.parse_args()
+    if options.peer_host and not options.peer_host.startswith("unix://"):
+        parser.error("--peer-host must be a unix:// socket: processes are measured too")
+    return options
+
+
+@contextmanager
+def _ours(scratch: Path) -> Iterator[Side]:
+    socket = scratch / "wherry.sock"
+    run = scratch / "run"
+    log = (scratch / "daemon.log").open("w")
+    daemon = subprocess.Popen(
+        [BIN / "wherry", "daemon", "-H", f"unix://{socket}", "--data-root", scratch / "data", "--exec-root", run]
+        + ["--pidfile", scratch / "pid"],
+        stderr=log,
+    )
+    try:
+        _await_socket(socket, daemon, log.name)
+        yield Side(
+            Engine("wherry", str(socket)),
+            (str(BIN / "wherry"), "-H", f"unix://{socket}"),
+            (f"{run}/", f"--exec-root {run}"),
+        )
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        log.close()
+
+
+def _await_socket(socket: Path, daemon: "subprocess.Popen[bytes]", log: str) -> None:
+    for _ in range(1000):
+        if daemon.poll() is not None:
+            raise SystemExit(f"the daemon ended as it started:\n{Path(log).read_text()}")
+        if socket.exists():
+            return
+        time.sleep(0.01)
+    raise SystemExit("the daemon's socket did not appear within 10 seconds")
+
+
+def _peer(host: str) -> Side:
+    marks = ("containerd-shim", "/containerd ", "containerd --", "docker-proxy", "dockerd ")
+    return Side(Engine("dockerd", host.removeprefix("unix://")), ("docker", "-H", host), marks)
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores, Linux {platform.release()}, Python {platform.python_version()}\n"
+
+
+def _heading() -> None:
+    print("| figure | wherry | dockerd | ratio | to reach |\n|---|---|---|---|---|", flush=True)
+
+
+def _print(rows: Iterator[Row]) -> None:
+    for row in rows:
+        peer = "-" if row.peer is None else f"{row.peer:.4g} {row.unit}"
+        ratio = "-" if not row.peer else f"{row.ours / row.peer:.3f}"
+        print(f"| {row.name} | {row.ours:.4g} {row.unit} | {peer} | {ratio} | {row.target} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
