@@ -195,6 +195,8 @@ class LoggerProcess:
             client.socket.close()
             for _, descriptors in client.outbox:
                 seqpacket.close(descriptors)
+            if not self._clients and not self._streams:
+                raise SystemExit(0)  # nothing to hold and nobody to serve: the next daemon starts another
 
 
 def main(socket_path: str) -> None:
