@@ -1,0 +1,131 @@
+"""The Engine HTTP API of one engine: from a request to an answer, and from an error to Docker's error document."""
+
+import asyncio
+import logging
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
+
+from aiohttp.web import StreamResponse
+from aiohttp.web_request import BaseRequest
+
+from wherry import errors
+from wherry.api import archive, containers, execs, images, networks, streams, system, unsupported, volumes
+from wherry.api.call import Call, Query, TooLarge, Version
+from wherry.api.connection import ConnectionServer, connection_of
+from wherry.api.reply import MAXIMUM_VERSION, MINIMUM_VERSION, Answer, Reply, TakenOver, reply_error
+from wherry.api.router import Router
+
+if TYPE_CHECKING:
+    from wherry.engine import Engine
+
+log = logging.getLogger("wherry.api")
+
+STATUS: dict[type[errors.WherryError], int] = {
+    errors.InvalidArgument: 400,
+    errors.Unauthenticated: 401,
+    errors.PermissionDenied: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.FailedPrecondition: 409,
+    TooLarge: 413,
+    errors.Internal: 500,
+    errors.Unimplemented: 501,
+    errors.Unavailable: 503,
+}
+_NEWEST: Version = tuple(int(part) for part in MAXIMUM_VERSION.split("."))
+_OLDEST: Version = tuple(int(part) for part in MINIMUM_VERSION.split("."))
+_VERSIONED = re.compile(r"/v([0-9][0-9.]*)(/.*)")
+
+
+class Api:
+    """Answers requests to one engine; `server()` gives what `loop.create_server` wants."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        modules = (system, containers, streams, execs, archive, images, volumes, networks, unsupported)
+        self._router = Router(route for module in modules for route in module.ROUTES)
+
+    def server(self) -> ConnectionServer:
+        """A factory of connections, for any number of listening sockets of the running loop."""
+        return ConnectionServer(
+            self.handle,
+            access_log=None,
+            logger=log,
+            auto_decompress=False,
+            keepalive_timeout=3630,
+            lingering_time=2.0,
+            read_bufsize=256 << 10,
+            max_line_size=64 << 10,
+            max_field_size=64 << 10,
+        )
+
+    async def handle(self, request: BaseRequest) -> StreamResponse:
+        """The answer to `request`; never raises for what a client or the engine did."""
+        answer: Answer
+        try:
+            answer = await self._answer(request)
+        except errors.WherryError as error:
+            answer = reply_error(status_of(error), str(error))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.raw_path)
+            answer = reply_error(500, f"internal error: {type(error).__name__}: {error}")
+        if not isinstance(answer, TakenOver):
+            connection_of(request).release()
+        return cast(StreamResponse, answer)
+
+    async def _answer(self, request: BaseRequest) -> Answer:
+        path, _, query = request.raw_path.partition("?")
+        if not path.startswith("/"):
+            # An absolute target (RFC 9112, 3.2.2), as proxies send it.
+            path = request.rel_url.raw_path
+        version = _NEWEST
+        if path.startswith("/v"):
+            versioned = _VERSIONED.fullmatch(path)
+            if versioned:
+                refusal = _refuse_version(versioned[1])
+                if refusal is not None:
+                    return refusal
+                version, path = _parse_version(versioned[1]), versioned[2]
+        if "%" in path:
+            path = unquote(path)
+        found = self._router.find(request.method, path)
+        if found is None:
+            return reply_error(404, "page not found")
+        handler, name = found
+        return await handler(Call(self._engine, request, version, name, Query(query)))
+
+
+def status_of(error: errors.WherryError) -> int:
+    """The HTTP status of an error of the tree."""
+    for kind in type(error).__mro__:
+        status = STATUS.get(kind)
+        if status is not None:
+            return status
+    return 500
+
+
+@lru_cache(maxsize=64)
+def _parse_version(text: str) -> Version:
+    return tuple(int(part or 0) for part in text.split("."))
+
+
+@lru_cache(maxsize=64)
+def _refuse_version(text: str) -> Reply | None:
+    if len(text) > 32:
+        return reply_error(400, "invalid API version in the path")
+    version = _parse_version(text)
+    if version < _OLDEST:
+        message = (
+            f"client version {text} is too old. Minimum supported API version is {MINIMUM_VERSION}, "
+            "please upgrade your client to a newer version"
+        )
+        # Clients this old do not expect JSON.
+        return Reply(400, message.encode() + b"\n", "text/plain; charset=utf-8")
+    if version[:2] > _NEWEST:
+        message = f"client version {text} is too new. Maximum supported API version is {MAXIMUM_VERSION}"
+        return reply_error(400, message)
+    return None

@@ -1,0 +1,183 @@
+"""What a container writes and reads: wait, logs, attach."""
+
+import asyncio
+import re
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from wherry.api.call import Call
+from wherry.api.connection import cancelled_when_gone
+from wherry.api.detach import DetachKeys
+from wherry.api.hijack import ClientEnd, relay, stream_type
+from wherry.api.reply import JSON, Answer, Stream, TakenOver, dump_json, reply_json
+from wherry.api.router import Route
+from wherry.errors import InvalidArgument
+
+_CONDITIONS = ("", "not-running", "next-exit", "removed")
+_BATCH = 128 << 10
+_HEADER = struct.Struct(">BxxxL")
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+async def wait(call: Call) -> Answer:
+    """POST /containers/{id}/wait. The head is sent at once, so that the caller knows that it waits."""
+    condition = call.query.get("condition") if call.version >= (1, 30) else ""
+    if condition not in _CONDITIONS:
+        raise InvalidArgument(f'invalid condition: "{condition}"', object="condition")
+    waiter = call.engine.containers.wait_registered(call.name, condition or "not-running")
+    if waiter.done() or call.version < (1, 30):
+        with cancelled_when_gone(call.request):
+            return reply_json(_wait_document(await waiter))
+    try:
+        stream = Stream(call.request).open(JSON)
+        with cancelled_when_gone(call.request):
+            result = await waiter
+    finally:
+        waiter.cancel()
+    stream.send(dump_json(_wait_document(result)))
+    return await stream.end()
+
+
+def _wait_document(result: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {"StatusCode": result.status}
+    if result.error:
+        document["Error"] = {"Message": result.error}
+    return document
+
+
+async def logs(call: Call) -> Answer:
+    """GET /containers/{id}/logs."""
+    records, write_line = _open_logs(call, call.query.flag("follow"))
+    stream = Stream(call.request).open(stream_type(call, call.engine.containers.is_tty(call.name)))
+    with cancelled_when_gone(call.request):
+        await _copy_log(records, write_line, stream)
+    return await stream.end()
+
+
+def _open_logs(call: Call, follow: bool) -> tuple[AsyncIterator[Any], Callable[[Any], bytes]]:
+    query = call.query
+    stdout, stderr = query.flag("stdout"), query.flag("stderr")
+    if not (stdout or stderr):
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    tty = call.engine.containers.is_tty(call.name)
+    records = call.engine.containers.logs(
+        call.name,
+        stdout=stdout,
+        stderr=stderr,
+        since=query.seconds("since"),
+        until=query.seconds("until"),
+        tail=_tail(query.get("tail")),
+        follow=follow,
+    )
+    return records, line_writer(tty, query.flag("timestamps"), query.flag("details"))
+
+
+def _tail(text: str) -> int | None:
+    # Docker takes everything that is not a number, "all" too, as all.
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def line_writer(tty: bool, timestamps: bool, details: bool) -> Callable[[Any], bytes]:
+    """How a log record is sent: framed unless from a terminal, its time before it when asked for."""
+
+    def write(record: Any) -> bytes:
+        line: bytes = record.line
+        if details:
+            line = b" " + line
+        if timestamps:
+            line = timestamp(record.time_ns) + b" " + line
+        return line if tty else _HEADER.pack(_NUMBERS[record.stream], len(line)) + line
+
+    return write
+
+
+_second = (0, "")
+
+
+def timestamp(time_ns: int) -> bytes:
+    """RFC 3339 with nine digits, UTC."""
+    global _second
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    if _second[0] != seconds:
+        _second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
+    return f"{_second[1]}.{nanoseconds:09d}Z".encode()
+
+
+class _Lines:
+    """Puts lines together while they come without a pause, and sends them at once when they stop coming."""
+
+    def __init__(self, stream: Stream | ClientEnd) -> None:
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._lines: list[bytes] = []
+        self._flushing: asyncio.Handle | None = None
+        self._since_drained = 0
+
+    async def add(self, line: bytes) -> None:
+        """One more line."""
+        self._lines.append(line)
+        self._since_drained += len(line)
+        if self._since_drained >= _BATCH:
+            self._since_drained = 0
+            await self._stream.write(self._take())
+        elif self._flushing is None:
+            # Runs as soon as the loop is free again, that is when there is no further line yet.
+            self._flushing = self._loop.call_soon(self._flush)
+
+    async def end(self) -> None:
+        """Send what is left."""
+        await self._stream.write(self._take())
+
+    def _take(self) -> bytes:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        data = b"".join(self._lines)
+        self._lines.clear()
+        return data
+
+    def _flush(self) -> None:
+        data = self._take()
+        if data:
+            self._stream.send(data)
+
+
+async def _copy_log(
+    records: AsyncIterator[Any], write_line: Callable[[Any], bytes], stream: Stream | ClientEnd
+) -> None:
+    lines = _Lines(stream)
+    async for record in records:
+        await lines.add(write_line(record))
+    await lines.end()
+
+
+async def attach(call: Call) -> Answer:
+    """POST /containers/{id}/attach: the connection becomes the container's standard streams."""
+    query, containers = call.query, call.engine.containers
+    detach = DetachKeys(query.get("detachKeys")) if query.flag("stdin") else None
+    tty = containers.is_tty(call.name)
+    content_type = stream_type(call, tty)
+    streams = None
+    if query.flag("stream"):
+        streams = await containers.attach(
+            call.name, stdin=query.flag("stdin"), stdout=query.flag("stdout"), stderr=query.flag("stderr")
+        )
+    past = None
+    if query.flag("logs"):
+        past = _open_logs(call, follow=False)
+
+    async def replay(client: ClientEnd) -> None:
+        if past is not None:
+            await _copy_log(*past, client)
+
+    await relay(call, streams, content_type, detach=detach if tty else None, before=replay)
+    return TakenOver()
+
+
+ROUTES = [
+    Route("POST", "/containers/{id}/wait", wait),
+    Route("GET", "/containers/{id}/logs", logs),
+    Route("POST", "/containers/{id}/attach", attach),
+]

@@ -1,0 +1,95 @@
+"""What the Engine API has and Wherry does not have yet: a clear 501 instead of "page not found"."""
+
+from collections.abc import Awaitable, Callable
+
+from wherry.api.call import Call
+from wherry.api.reply import Answer, reply_json
+from wherry.api.router import Route
+from wherry.errors import Unavailable, Unimplemented
+
+_NOT_YET = {
+    "images cannot be built yet": ("POST /build", "POST /build/cancel", "POST /commit", "POST /session", "POST /grpc"),
+    "registries cannot be searched, asked or pushed to yet": (
+        "GET /images/search",
+        "POST /images/{name:.*}/push",
+        "GET /distribution/{name:.*}/json",
+    ),
+    "attestations are not supported yet": ("GET /images/{name:.*}/attestations",),
+    "networks other than bridge, host and none are not supported yet": (
+        "POST /networks/create",
+        "POST /networks/{id}/connect",
+        "POST /networks/{id}/disconnect",
+        "DELETE /networks/{id}",
+    ),
+    "resource use statistics are not supported yet": ("GET /containers/{id}/stats",),
+    "cluster volumes are not supported": ("PUT /volumes/{name}",),
+    "plugins are not supported yet": (
+        "GET /plugins/privileges",
+        "POST /plugins/pull",
+        "GET /plugins/{name:.*}/json",
+        "DELETE /plugins/{name:.*}",
+        "POST /plugins/{name:.*}/enable",
+        "POST /plugins/{name:.*}/disable",
+        "POST /plugins/{name:.*}/upgrade",
+        "POST /plugins/create",
+        "POST /plugins/{name:.*}/push",
+        "POST /plugins/{name:.*}/set",
+    ),
+    "swarm mode is not supported yet": ("POST /swarm/init", "POST /swarm/join"),
+}
+_OF_A_MANAGER = (
+    "GET /swarm",
+    "POST /swarm/leave",
+    "POST /swarm/update",
+    "GET /swarm/unlockkey",
+    "POST /swarm/unlock",
+    *(
+        f"{method} /{kind}{rest}"
+        for kind in ("nodes", "services", "tasks", "secrets", "configs")
+        for method, rest in (
+            ("GET", ""),
+            ("POST", "/create"),
+            ("GET", "/{id}"),
+            ("DELETE", "/{id}"),
+            ("POST", "/{id}/update"),
+            ("GET", "/{id}/logs"),
+        )
+    ),
+)
+
+
+def _refuse(message: str) -> Callable[[Call], Awaitable[Answer]]:
+    async def handler(call: Call) -> Answer:
+        raise Unimplemented(message)
+
+    return handler
+
+
+async def _no_manager(call: Call) -> Answer:
+    raise Unavailable("This node is not a swarm manager. Wherry does not support swarm mode yet.")
+
+
+async def _no_plugins(call: Call) -> Answer:
+    return reply_json([])
+
+
+async def _no_build_cache(call: Call) -> Answer:
+    return reply_json({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
+async def _no_networks_to_prune(call: Call) -> Answer:
+    return reply_json({"NetworksDeleted": None})
+
+
+def _route(line: str, handler: Callable[[Call], Awaitable[Answer]]) -> Route:
+    method, _, pattern = line.partition(" ")
+    return Route(method, pattern, handler)
+
+
+ROUTES = [
+    *(_route(line, _refuse(message)) for message, lines in _NOT_YET.items() for line in lines),
+    *(_route(line, _no_manager) for line in _OF_A_MANAGER),
+    Route("GET", "/plugins", _no_plugins),
+    Route("POST", "/build/prune", _no_build_cache),
+    Route("POST", "/networks/prune", _no_networks_to_prune),
+]
