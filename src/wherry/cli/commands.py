@@ -1,0 +1,146 @@
+"""Every command: where it lives, its arguments, what it does. Plain data, so that start-up costs nothing.
+
+A command's module has a dictionary COMMANDS from its name here to a `flags.Command`.
+"""
+
+from __future__ import annotations
+
+_C = "CONTAINER [CONTAINER...]"
+# name: (module, usage, description)
+TABLE: dict[str, tuple[str, str, str]] = {
+    "run": ("run", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image"),
+    "create": ("create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container"),
+    "exec": ("exec", "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container"),
+    "ps": ("ps", "[OPTIONS]", "List containers"),
+    "attach": ("attach", "[OPTIONS] CONTAINER", "Attach this terminal to a running container's streams"),
+    "start": ("start", f"[OPTIONS] {_C}", "Start one or more stopped containers"),
+    "stop": ("lifecycle", f"[OPTIONS] {_C}", "Stop one or more running containers"),
+    "kill": ("lifecycle", f"[OPTIONS] {_C}", "Kill one or more running containers"),
+    "restart": ("lifecycle", f"[OPTIONS] {_C}", "Restart one or more containers"),
+    "pause": ("lifecycle", _C, "Pause all processes within one or more containers"),
+    "unpause": ("lifecycle", _C, "Unpause all processes within one or more containers"),
+    "wait": ("lifecycle", _C, "Wait until one or more containers stop, then print their exit codes"),
+    "rename": ("lifecycle", "CONTAINER NEW_NAME", "Rename a container"),
+    "rm": ("lifecycle", f"[OPTIONS] {_C}", "Remove one or more containers"),
+    "inspect": ("inspect", "[OPTIONS] NAME|ID [NAME|ID...]", "Show everything known about objects of any kind"),
+    "logs": ("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container"),
+    "top": ("processes", "CONTAINER [ps OPTIONS]", "Show the processes of a container"),
+    "diff": ("processes", "CONTAINER", "Show what changed in a container's file system"),
+    "port": ("processes", "CONTAINER [PRIVATE_PORT[/PROTO]]", "List a container's published ports, or look one up"),
+    "cp": (
+        "cp",
+        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\twherry cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+        "Copy files between a container and this machine; `-` stands for a tar stream",
+    ),
+    "export": ("export", "[OPTIONS] CONTAINER", "Write a container's file system as a tar archive"),
+    "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images"),
+    "pull": ("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry"),
+    "load": ("load", "[OPTIONS]", "Load images from a tar archive or standard input"),
+    "import": ("load", "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Make an image from a tar archive of a file system"),
+    "tag": ("image", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image another name"),
+    "rmi": ("image", "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images"),
+    "history": ("history", "[OPTIONS] IMAGE", "Show the history of an image"),
+    "events": ("events", "[OPTIONS]", "Follow events of the engine"),
+    "info": ("info", "[OPTIONS]", "Show facts about the engine and its machine"),
+    "version": ("version", "[OPTIONS]", "Show the versions of client and engine"),
+    "login": ("login", "[OPTIONS] [SERVER]", "Sign in to a registry"),
+    "logout": ("login", "[SERVER]", "Sign out of a registry"),
+    "completion": ("completion", "bash|zsh|fish", "Write a script that completes commands in a shell"),
+    "daemon": ("daemon", "[OPTIONS]", "Run the engine"),
+    "container inspect": ("inspect", f"[OPTIONS] {_C}", "Show everything known about containers"),
+    "container prune": ("prune", "[OPTIONS]", "Remove all stopped containers"),
+    "image inspect": ("inspect", "[OPTIONS] IMAGE [IMAGE...]", "Show everything known about images"),
+    "image prune": ("prune", "[OPTIONS]", "Remove unused images"),
+    "image bootstrap": ("bootstrap", "[OPTIONS] NAME[:TAG]", "Make a base image from a distribution's own packages"),
+    "system df": ("df", "[OPTIONS]", "Show how much disk space is used"),
+    "system prune": ("prune", "[OPTIONS]", "Remove unused data"),
+    "system dial-stdio": ("dialstdio", "", "Join standard input and output to the engine's socket; ssh:// uses it"),
+    "volume create": ("volume", "[OPTIONS] [VOLUME]", "Create a volume"),
+    "volume inspect": ("inspect", "[OPTIONS] VOLUME [VOLUME...]", "Show everything known about volumes"),
+    "volume ls": ("volume", "[OPTIONS]", "List volumes"),
+    "volume prune": ("prune", "[OPTIONS]", "Remove unused local volumes"),
+    "volume rm": ("volume", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes"),
+    "network inspect": ("inspect", "[OPTIONS] NETWORK [NETWORK...]", "Show everything known about networks"),
+    "network ls": ("network", "[OPTIONS]", "List networks"),
+    "context create": ("context", "[OPTIONS] CONTEXT", "Create a context"),
+    "context inspect": ("context", "[OPTIONS] [CONTEXT] [CONTEXT...]", "Show everything known about contexts"),
+    "context ls": ("context", "[OPTIONS]", "List contexts"),
+    "context rm": ("context", "CONTEXT [CONTEXT...]", "Remove one or more contexts"),
+    "context show": ("context", "", "Print the name of the current context"),
+    "context use": ("context", "CONTEXT", "Choose the context for the commands to come"),
+}
+GROUPS = {
+    "container": "Manage containers",
+    "context": "Manage contexts",
+    "image": "Manage images",
+    "network": "Manage networks",
+    "system": "Manage the engine",
+    "volume": "Manage volumes",
+}
+COMMON = ("run", "exec", "ps", "pull", "images", "login", "logout", "version", "info")
+# The same command under a group, and docker's other names for it.
+_IN_CONTAINER = (
+    "attach cp create diff exec export kill logs pause port rename restart rm run start stop top unpause wait".split()
+)
+ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} | {
+    "container ls": "ps",
+    "container list": "ps",
+    "container ps": "ps",
+    "container remove": "rm",
+    "image ls": "images",
+    "image list": "images",
+    "image rm": "rmi",
+    "image remove": "rmi",
+    "image history": "history",
+    "image import": "import",
+    "image load": "load",
+    "image pull": "pull",
+    "image tag": "tag",
+    "system events": "events",
+    "system info": "info",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
+    "network list": "network ls",
+    "context list": "context ls",
+    "context remove": "context rm",
+}
+_SECONDARY = ("list", "remove", "container ps")
+# What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
+NOT_YET = frozenset(
+    (
+        "build builder buildx bake checkpoint commit compose config manifest node plugin push save search secret service"
+        " stack stats swarm trust update"
+    ).split()
+) | {
+    f"{group} {name}"
+    for group, rest in {
+        "container": "commit stats update",
+        "image": "build push save",
+        "network": "create rm remove connect disconnect prune",
+        "volume": "update",
+        "context": "export import update",
+    }.items()
+    for name in rest.split()
+}
+
+
+def resolve(name: str) -> str:
+    """The name in TABLE, or "" when there is no such command."""
+    name = ALIASES.get(name, name)
+    return name if name in TABLE else ""
+
+
+def summary(name: str) -> tuple[str, str, str]:
+    return TABLE[resolve(name)]
+
+
+def names() -> list[str]:
+    """Every name that help and completion show, sorted."""
+    return sorted(name for name in [*TABLE, *ALIASES] if not name.endswith(_SECONDARY) and name != "system dial-stdio")
+
+
+def other_names(name: str) -> list[str]:
+    """All names of a command, those in groups first."""
+    target = resolve(name)
+    found = [alias for alias, meant in ALIASES.items() if meant == target]
+    return [*sorted(found, key=lambda alias: alias.endswith(_SECONDARY)), target] if " " not in target else [target, *found]
