@@ -4,5 +4,17 @@ from wherry.archive._blocks import Readable
 from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
 from wherry.archive._removal import remove_tree
 from wherry.archive._unpack import unpack
+from wherry.archive._walk import Directory, open_directory, tree_size, walk
 
-__all__ = ["Readable", "UnpackOptions", "UnpackResult", "Whiteouts", "remove_tree", "unpack"]
+__all__ = [
+    "Directory",
+    "Readable",
+    "UnpackOptions",
+    "UnpackResult",
+    "Whiteouts",
+    "open_directory",
+    "remove_tree",
+    "tree_size",
+    "unpack",
+    "walk",
+]

@@ -21,8 +21,8 @@ class UnpackOptions:
     """`path`: the destination inside the root, an existing directory.
     `owner`: (uid, gid) for everything unpacked, instead of what the archive says.
     `no_overwrite_dir_non_dir`: docker's parameter: a directory is not replaced by something else, nor the reverse.
-    `lowers`: directory descriptors of the layers below, top first, borrowed: a directory the layer implies without
-    listing it takes owner, mode and times from there.
+    `lowers`: paths of this host, trusted, of the layers below, top first: a directory the layer implies without listing
+    it takes owner, mode and times from there.
     `max_entries`, `max_bytes`: of regular files as they will be on disk, holes not counted.
     """
 
@@ -30,7 +30,7 @@ class UnpackOptions:
     whiteouts: Whiteouts = Whiteouts.PLAIN
     owner: tuple[int, int] | None = None
     no_overwrite_dir_non_dir: bool = False
-    lowers: Sequence[int] = field(default=())
+    lowers: Sequence[str] = field(default=())
     max_entries: int = 10_000_000
     max_bytes: int = 1 << 50
 

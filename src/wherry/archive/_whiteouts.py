@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from wherry.archive._directories import is_whiteout
 from wherry.archive._entry import show
 from wherry.archive._removal import remove_tree
+from wherry.archive._walk import open_directory
 from wherry.errors import InvalidArgument
-from wherry.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, fd_path, openat2
+from wherry.kernel.paths import fd_path
 
 PREFIX = b".wh."
 _META = b".wh..wh."
@@ -23,7 +24,7 @@ _SPECIAL = frozenset((b"", b".", b".."))
 class OverlayWhiteouts:
     """Marks that overlayfs reads: nothing below is touched, only hidden."""
 
-    def __init__(self, lowers: Sequence[int]) -> None:
+    def __init__(self, lowers: Sequence[str]) -> None:
         self._lowers = lowers
 
     def note(self, directory: bytes, name: bytes) -> None:
@@ -79,13 +80,16 @@ class OverlayWhiteouts:
 
     def _find_below(self, path: bytes) -> int | None:
         for lower in self._lowers:
+            root = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                return openat2(lower, path, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+                return open_directory(root, path)
             except FileNotFoundError:
                 continue
             except OSError:
                 # Something that is no directory hides whatever lies further down.
                 return None
+            finally:
+                os.close(root)
         return None
 
 

@@ -21,6 +21,9 @@ class _Statfs(ctypes.Structure):
 _fstatfs = syscalls.libc.fstatfs
 _fstatfs.restype = ctypes.c_int
 _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_syncfs = syscalls.libc.syncfs
+_syncfs.restype = ctypes.c_int
+_syncfs.argtypes = (ctypes.c_int,)
 
 
 def magic(fd: int) -> int:
@@ -42,3 +45,8 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): everything written to the file system that holds `fd` reaches the disk."""
+    syscalls.check(_syncfs(fd), "syncfs")

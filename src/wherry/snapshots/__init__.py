@@ -1,0 +1,6 @@
+"""Layers to root file systems: overlayfs first, plain copies elsewhere. `Snapshotter` is the contract."""
+
+from wherry.snapshots._contract import Change, ChangeKind, Snapshotter
+from wherry.snapshots._overlay import OverlaySnapshotter
+
+__all__ = ["Change", "ChangeKind", "OverlaySnapshotter", "Snapshotter"]
