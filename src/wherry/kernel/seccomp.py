@@ -14,8 +14,11 @@ same one on every architecture.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+
+from wherry.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +58,12 @@ _FORMAT = b"1"  # of what is cached: changes whenever the same profile compiles 
 _compiled: dict[bytes, bytes] = {}
 
 
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
 def compile(profile: Mapping[str, Any], cache: str | None = None) -> bytes:
     """The program (struct sock_filter, 8 bytes each) for an OCI `linux.seccomp` object.
 
@@ -86,15 +95,8 @@ def flags(profile: Mapping[str, Any]) -> int:
 
 def install(program: bytes, flags: int = 0) -> None:
     """Put the calling thread under `program`, for good. Needs no_new_privs or CAP_SYS_ADMIN (seccomp(2))."""
-    import ctypes
-
-    from wherry.kernel import syscalls
-
-    class Program(ctypes.Structure):
-        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-
     code = ctypes.create_string_buffer(program, len(program))
-    request = Program(len(program) // 8, ctypes.addressof(code))
+    request = _Program(len(program) // 8, ctypes.addressof(code))
     syscalls.syscall(syscalls.NR_SECCOMP, "seccomp", None, 1, flags, ctypes.byref(request))
 
 
