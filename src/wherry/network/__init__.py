@@ -5,5 +5,6 @@
 
 from wherry.network.config import NetworkConfig
 from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest, PublishedPort
+from wherry.network.networks import Networks
 
-__all__ = ["Endpoint", "EndpointRequest", "NetworkConfig", "PortRequest", "PublishedPort"]
+__all__ = ["Endpoint", "EndpointRequest", "NetworkConfig", "Networks", "PortRequest", "PublishedPort"]

@@ -1,0 +1,203 @@
+"""The default network: one bridge, one table, and a sandbox for every endpoint."""
+
+import errno
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from threading import Lock
+
+from wherry.errors import FailedPrecondition, InvalidArgument, WherryError
+from wherry.kernel import netns
+from wherry.kernel.conntrack import Conntrack
+from wherry.kernel.netlink import Link, Netlink
+from wherry.kernel.nftables import Nftables
+from wherry.network import bridge as bridges
+from wherry.network import rules, sandbox
+from wherry.network.bridge import Bridge
+from wherry.network.config import NetworkConfig
+from wherry.network.drain import Drain
+from wherry.network.endpoint import Endpoint, EndpointRequest, PublishedPort
+from wherry.network.forwarding import open_forwarding, warn_of_firewalls
+from wherry.network.ipam import AddressPool, mac_of
+from wherry.network.ports import Ports
+from wherry.state import Put, Store
+
+_log = logging.getLogger(__name__)
+_ADDRESS_KEY = "network/bridge"
+_UDP = 17
+
+
+class DefaultBridge:
+    """Made by starting it. Every method may be called from any thread; only the table's changes wait for each other."""
+
+    def __init__(self, config: NetworkConfig, store: Store, live: Collection[Endpoint]) -> None:
+        self._config = config
+        self._host = Netlink()
+        self._nft = _open_nftables()
+        self._conntrack = Conntrack()
+        self.bridge = self._set_up_bridge(store, live)
+        closed = open_forwarding(self._host, config.bridge, store) if config.ip_forward else ()
+        self._pool = self._make_pool(live)
+        self._ports = Ports(config.default_bind)
+        self._drain = Drain(self._host)
+        # What the table leads to: sandbox → endpoint. Guarded, with the table itself, by the lock.
+        self._published = {endpoint.sandbox: endpoint for endpoint in live if endpoint.ports}
+        self._table_lock = Lock()
+        self._options = rules.TableOptions(
+            config.table, config.bridge, self.bridge.subnet, config.icc, config.ip_masq, closed
+        )
+        self._ports.adopt(port for endpoint in live for port in endpoint.ports)
+        self._nft.run(rules.table(self._options, self._published.values()))
+        warn_of_firewalls(self._nft, config.table)
+        self._restore(live)
+
+    def connect(self, path: Path, draft: Endpoint, request: EndpointRequest) -> Endpoint:
+        """A sandbox at `path` on the bridge, with its ports published. `draft` has the names; or nothing is left."""
+        with ExitStack() as undo:
+            name = sandbox.host_interface()
+            address = self._pool.allocate()
+            # Whatever fails, an interface may already be there that answers for the address.
+            undo.callback(self._drain.add, name, partial(self._pool.release, address))
+            ports = self._reserve(request, draft, str(address))
+            undo.callback(self._ports.release, ports)
+            endpoint = Endpoint(
+                sandbox=draft.sandbox,
+                netns=path,
+                network=draft.network,
+                network_id=draft.network_id,
+                driver=draft.driver,
+                endpoint_id=draft.endpoint_id,
+                name=draft.name,
+                ifname=sandbox.INTERFACE,
+                host_ifname=name,
+                mac=request.mac or mac_of(address),
+                ipv4=str(address),
+                prefix=self.bridge.subnet.prefixlen,
+                gateway=str(self.bridge.gateway),
+                ports=ports,
+            )
+            undo.callback(self._withdraw, endpoint)
+            self._publish(endpoint)
+            sandbox.create(path, endpoint, self._host, self.bridge, icc=self._config.icc)
+            undo.pop_all()
+        return endpoint
+
+    def disconnect(self, endpoint: Endpoint) -> None:
+        """Undo `connect`. The address is given to no other until the kernel has taken the interface down."""
+        self._withdraw(endpoint)
+        self._ports.release(endpoint.ports)
+        if endpoint.netns is not None:
+            sandbox.delete(endpoint.netns)
+        self._drain.add(endpoint.host_ifname, partial(self._pool.release, IPv4Address(endpoint.ipv4)))
+
+    def wait_drained(self, timeout: float) -> bool:
+        """Wait until the interfaces of everything disconnected are gone."""
+        return self._drain.wait_empty(timeout)
+
+    def close(self) -> None:
+        """Let go of sockets and threads; bridge, table and sandboxes stay, for the next daemon."""
+        self._drain.close()
+        self._ports.close()
+        self._conntrack.close()
+        self._nft.close()
+        self._host.close()
+
+    def _reserve(self, request: EndpointRequest, draft: Endpoint, address: str) -> tuple[PublishedPort, ...]:
+        try:
+            return self._ports.reserve(request.ports, address)
+        except WherryError as error:
+            error.message = (
+                "failed to set up container networking: driver failed programming external connectivity on endpoint "
+                f"{draft.name or draft.sandbox} ({draft.endpoint_id}): {error.message}"
+            )
+            raise
+
+    def _publish(self, endpoint: Endpoint) -> None:
+        if not endpoint.ports:
+            return
+        with self._table_lock:
+            self._published[endpoint.sandbox] = endpoint
+            self._change_table(rules.publish(self._config.table, endpoint))
+        for port in endpoint.ports:
+            if port.proto == "udp":
+                self._conntrack.forget_port(_UDP, port.host_port)
+
+    def _withdraw(self, endpoint: Endpoint) -> None:
+        with self._table_lock:
+            if self._published.pop(endpoint.sandbox, None) is None:
+                return
+            self._change_table(rules.withdraw(self._config.table, endpoint))
+        if any(port.proto == "udp" for port in endpoint.ports):
+            self._conntrack.forget_server(endpoint.ipv4)
+
+    def _change_table(self, commands: str) -> None:
+        """Call with the lock held, and `_published` as it is to be."""
+        try:
+            self._nft.run(commands)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST):
+                raise
+            # Somebody flushed the rules of the whole machine (a firewall's reload does): say everything again.
+            _log.warning("restoring the nftables table %s, which was changed from outside", self._config.table)
+            self._nft.run(rules.table(self._options, self._published.values()))
+
+    def _set_up_bridge(self, store: Store, live: Collection[Endpoint]) -> Bridge:
+        alive = [IPv4Interface(f"{endpoint.gateway}/{endpoint.prefix}") for endpoint in live]
+        saved = store.get(_ADDRESS_KEY)
+        last = IPv4Interface(json.loads(saved)["address"]) if saved else None
+        made = bridges.set_up(self._host, self._config, alive, last)
+        address = f"{made.gateway}/{made.subnet.prefixlen}"
+        store.write(Put(_ADDRESS_KEY, json.dumps({"address": address}).encode()))
+        return made
+
+    def _make_pool(self, live: Iterable[Endpoint]) -> AddressPool:
+        try:
+            within = IPv4Network(self._config.fixed_cidr) if self._config.fixed_cidr else None
+        except ValueError as error:
+            raise InvalidArgument(f"invalid --fixed-cidr: {error}", object=self._config.fixed_cidr) from None
+        pool = AddressPool(self.bridge.subnet, self.bridge.gateway, within)
+        for endpoint in live:
+            pool.reserve(IPv4Address(endpoint.ipv4))
+        return pool
+
+    def _restore(self, live: Collection[Endpoint]) -> None:
+        """Delete the bridge's interfaces that belong to nobody, and make again what living endpoints lost."""
+        links = {link.name: link for link in self._host.links()}
+        known = {endpoint.host_ifname for endpoint in live}
+        bridges.delete_links(
+            self._host,
+            [
+                link
+                for link in links.values()
+                if link.master == self.bridge.ifindex
+                and sandbox.is_host_interface(link.name)
+                and link.name not in known
+            ],
+        )
+        for endpoint in live:
+            try:
+                self._restore_endpoint(endpoint, links.get(endpoint.host_ifname))
+            except OSError as error:
+                _log.warning("cannot restore the network of %s: %s", endpoint.name or endpoint.sandbox, error)
+
+    def _restore_endpoint(self, endpoint: Endpoint, link: Link | None) -> None:
+        icc = self._config.icc
+        if link is not None:
+            if link.master != self.bridge.ifindex or not link.up or link.mtu != self.bridge.mtu:
+                sandbox.plug_in(endpoint, self._host, self.bridge, icc=icc)
+        elif endpoint.netns is not None and netns.is_mounted(str(endpoint.netns)):
+            sandbox.attach(endpoint.netns, endpoint, self._host, self.bridge, icc=icc)
+        else:
+            _log.warning("%s has lost its network namespace", endpoint.name or endpoint.sandbox)
+
+
+def _open_nftables() -> Nftables:
+    try:
+        return Nftables()
+    except OSError as error:
+        raise FailedPrecondition(os.fsdecode(error.strerror or str(error))) from None
