@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wherry.errors import FailedPrecondition, Internal
@@ -20,9 +20,19 @@ def require_tool(name: str, package: str) -> str:
     return found
 
 
-def run_tool(command: Sequence[str], *, cwd: Path | None = None, on_line: Callable[[str], None] | None = None) -> str:
+def run_tool(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> str:
     """Run a tool to its end and return its output; Internal with its last lines when it fails."""
-    environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    environ = dict(environ or {}) | {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "DEBIAN_FRONTEND": "noninteractive",
+    }
     environ |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
     lines: list[str] = []
     with subprocess.Popen(
@@ -52,8 +62,11 @@ def run_tool(command: Sequence[str], *, cwd: Path | None = None, on_line: Callab
     return "\n".join(lines)
 
 
-def download_package(name: str, scratch: Path) -> Path:
-    """Fetch one .deb by the host's apt configuration (and its signatures) into `scratch`; returns its path."""
+def download_package(name: str, scratch: Path, *, branch: str | None = None) -> Path:
+    """Fetch one .deb by the host's apt configuration (and its signatures) into `scratch`; returns its path.
+
+    Where the host's releases have no such package, `branch` of the same archive is asked.
+    """
     apt = require_tool("apt-get", "apt")
     # The download runs in a directory of root's own, where apt's unprivileged user could not write.
     options = ["-q", "-o", "APT::Sandbox::User=root"]
@@ -63,9 +76,7 @@ def download_package(name: str, scratch: Path) -> Path:
         run_tool([apt, *options, "download", name], cwd=target)
     except Internal:
         # No package lists on this host (a fresh image): fetch them privately, the host's stay as they are.
-        lists = scratch / "lists"
-        (lists / "partial").mkdir(parents=True, exist_ok=True)
-        private = [*options, "-o", f"Dir::State::lists={lists}"]
+        private = [*options, *_private_lists(scratch, branch)]
         run_tool([apt, *private, "update"], cwd=target)
         run_tool([apt, *private, "download", name], cwd=target)
     found = sorted(target.glob(f"{name}_*.deb"))
@@ -78,3 +89,27 @@ def unpack_package(deb: Path, target: Path) -> None:
     """Extract a .deb's files (no scripts are run)."""
     target.mkdir(parents=True, exist_ok=True)
     run_tool([require_tool("dpkg-deb", "dpkg"), "-x", str(deb), str(target)])
+
+
+def _private_lists(scratch: Path, branch: str | None) -> list[str]:
+    """apt options for package lists of our own, of the host's releases or of one branch of its archive."""
+    lists = scratch / "lists"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    options = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={scratch}/cache"]
+    (scratch / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
+    if branch is None:
+        return options
+    archive = _own_archive()
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (scratch / "branch.list").write_text(f"deb [signed-by={keyring}] {archive} {branch} main\n")
+    return [*options, "-o", f"Dir::Etc::SourceList={scratch}/branch.list", "-o", "Dir::Etc::SourceParts=/dev/null"]
+
+
+def _own_archive() -> str:
+    listed = run_tool(
+        [require_tool("apt-get", "apt"), "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    )
+    for address in listed.splitlines():
+        if address.rstrip("/").endswith("/debian"):
+            return address
+    raise FailedPrecondition("this host's apt configuration names no Debian archive", object="apt")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.errors import InvalidArgument, Unimplemented
-from wherry.spec.decode import decode, document, key
+from wherry.spec.decode import decode, document, encode, key
 from wherry.spec.digest import DiffID, Digest, parse_digest
 from wherry.spec.platform import Platform
 
@@ -212,6 +212,30 @@ def parse_manifest(data: bytes, media_type: str = "") -> Manifest | Index:
         if descriptor.size < 0:
             raise InvalidArgument(f"manifest gives {descriptor.digest} a negative size")
     return parsed
+
+
+def write_config(config: ImageConfig) -> bytes:
+    """A configuration as JSON, without what is empty; the same configuration gives the same bytes."""
+    return json.dumps(_prune(encode(config)), separators=(",", ":"), sort_keys=True).encode()
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """A manifest as JSON, without what is empty."""
+    pruned = _prune(encode(manifest))
+    pruned.setdefault("layers", [])
+    return json.dumps(pruned, separators=(",", ":")).encode()
+
+
+def _prune(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return [_prune(item) for item in value] if isinstance(value, list) else value
+    # An empty object may be a member of a set (ExposedPorts), so only the members of documents are pruned by emptiness.
+    pruned = {name: item if name in _SETS else _prune(item) for name, item in value.items()}
+    return {name: item for name, item in pruned.items() if item or name in _KEPT}
+
+
+_SETS = frozenset(("ExposedPorts", "Volumes", "Labels", "annotations"))
+_KEPT = frozenset(("rootfs", "diff_ids", "config", "architecture", "os", "size", "schemaVersion"))
 
 
 def _parse_object(data: bytes, what: str) -> dict[str, Any]:

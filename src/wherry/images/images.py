@@ -1,0 +1,135 @@
+"""The room's front: every operation on images, as the engine calls it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from wherry.content import Collected, ContentStore, collect
+from wherry.errors import InvalidArgument
+from wherry.images.bootstrap import plan
+from wherry.images.history import history
+from wherry.images.image import HistoryEntry, Image, InUse, Removed
+from wherry.images.importer import Importer
+from wherry.images.layers import Layers, LayerStore
+from wherry.images.records import Records
+from wherry.images.removal import Remover
+from wherry.spec.platform import Platform, host_platform
+from wherry.spec.reference import Reference, parse_reference
+from wherry.state import Store
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Images:
+    """The images of one daemon. Synchronous methods may be called from any thread; those that move data take time."""
+
+    def __init__(self, data_root: Path, store: Store, content: ContentStore, snapshots: LayerStore) -> None:
+        # The leases and half-made layers of operations that died with the last process.
+        content.leases.drop()
+        self._content = content
+        self._layers = Layers(data_root, store, content, snapshots)
+        self._records = Records(store, content)
+        self._importer = Importer(self._records, self._layers, content)
+        self._scratch = data_root / "scratch"
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def resolve(self, name: str) -> Image:
+        """By reference, digest, id or unique id prefix; NotFound "No such image: x:latest"."""
+        return self._records.find(name)
+
+    def list(self, *, all: bool = False) -> list[Image]:
+        """Newest first; without `all`, not the untagged images that others are built on."""
+        images = self._records.all()
+        parents = {image.parent for image in images}
+        shown = [image for image in images if all or image.names or image.id not in parents]
+        return sorted(shown, key=lambda image: image.created or "", reverse=True)
+
+    def children(self, image: Image) -> Sequence[str]:
+        """The ids of the images made from this one."""
+        return list(self._records.children(image.id))
+
+    def tag(self, image: Image, reference: str) -> Image:
+        """Give an image one more name ("latest" where there is no tag), taking it from whichever had it."""
+        parsed = parse_reference(reference)
+        check_name(parsed)
+        if parsed.digest:
+            raise InvalidArgument("cannot import digest reference", object=reference)
+        return self._records.name(image.id, parsed.tagged())
+
+    def history(self, image: Image) -> Sequence[HistoryEntry]:
+        """Newest step first."""
+        return history(image, self._layers.sizes(image.layers), self._records.get)
+
+    def remove(self, name: str, *, force: bool, in_use: InUse, prune_parents: bool = True) -> Sequence[Removed]:
+        """docker's rmi: untag, and delete with the last name. Conflict when something stands on it."""
+        remover = Remover(self._records, self._layers, in_use)
+        remover.remove(name, force=force, prune_parents=prune_parents)
+        self.collect()
+        return remover.done
+
+    def prune(
+        self, *, dangling_only: bool, in_use: InUse, select: Callable[[Image], bool] = lambda image: True
+    ) -> Sequence[Removed]:
+        """Delete what no container uses: dangling images only, or all; `select` narrows it further."""
+        remover = Remover(self._records, self._layers, in_use)
+        remover.prune(dangling_only=dangling_only, select=select)
+        self.collect()
+        return remover.done
+
+    def import_(
+        self,
+        stream: BinaryIO,
+        reference: str | None,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: Platform | None = None,
+    ) -> Image:
+        """A root file system's tar (compressed or not) as an image of one layer."""
+        named = self._parse_new_name(reference) if reference else None
+        return self._importer.import_(
+            stream,
+            named,
+            changes=changes,
+            message=message,
+            platform=(platform or host_platform()).normalized(),
+        )
+
+    def bootstrap(self, reference: str, progress: Progress) -> Image:
+        """Make a base image from a distribution's own packages: see wherry.images.bootstrap. Takes up to minutes."""
+        named = self._parse_new_name(reference)
+        base = plan(named)
+        progress({"status": f"Bootstrapping {named.familiar}"})
+        with self._scratch_directory("bootstrap") as scratch:
+            tar = Path(scratch) / "rootfs.tar"
+            with tar.open("wb") as out:
+                base.make(Path(scratch), out, progress)
+            with tar.open("rb") as packed:
+                image = self._importer.import_(
+                    packed, named, message=base.message, platform=host_platform(), config=base.config
+                )
+        progress({"status": f"Bootstrapped {named.familiar}", "id": image.id})
+        return image
+
+    def collect(self) -> Collected:
+        """Delete blobs and layers nothing refers to. The engine calls it at start and after containers are removed."""
+        self._layers.sweep(self._records.chains().__contains__)
+        return collect(self._content, self._records.blobs)
+
+    def _parse_new_name(self, text: str) -> Reference:
+        parsed = parse_reference(text)
+        check_name(parsed)
+        if parsed.digest:
+            raise InvalidArgument("cannot import digest reference", object=text)
+        return parsed.tagged()
+
+    def _scratch_directory(self, purpose: str) -> "tempfile.TemporaryDirectory[str]":
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=self._scratch)
+
+
+def check_name(reference: Reference) -> None:
+    """Refuse names that read as digests: `sha256:...` would be taken for an id."""
+    if reference.familiar_name in ("sha256", "sha512", "sha384"):
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
