@@ -4,6 +4,7 @@ Small bodies are written straight out of the buffer; large ones pass from read t
 """
 
 import os
+from collections.abc import Iterator
 from typing import Protocol
 
 from wherry.archive._entry import malformed
@@ -63,6 +64,19 @@ class BlockReader:
                 view = view[written:]
                 part -= written
                 written = os.write(fd, view)
+
+    def chunks(self, size: int) -> Iterator[memoryview]:
+        """The next `size` bytes, in parts as they come; to be read to the end before anything else is."""
+        while size:
+            start = self.position
+            available = len(self.buffer) - start
+            if not available:
+                self._next()
+                continue
+            part = min(size, available)
+            self.position = start + part
+            size -= part
+            yield self._view[start : start + part]
 
     def drain(self) -> None:
         """Read to the end of the stream: what follows the archive counts for its digest."""

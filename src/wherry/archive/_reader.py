@@ -1,6 +1,7 @@
 """The archive as a sequence of entries, with long names, extended headers and sparse maps already resolved."""
 
 import os
+from collections.abc import Iterator
 
 from wherry.archive import _pax, _sparse
 from wherry.archive._blocks import BlockReader, Readable
@@ -72,6 +73,13 @@ class TarReader:
                 copy(fd, length)
             os.ftruncate(fd, entry.real_size)
         self._left = 0
+
+    def body(self, entry: Entry) -> Iterator[memoryview]:
+        """The file's data in parts, for archives that are read and not unpacked; sparse files are refused."""
+        if entry.sparse is not None:
+            raise malformed("a sparse file where none belongs", entry.name)
+        left, self._left = self._left, 0
+        yield from self._blocks.chunks(left)
 
     def drain(self) -> None:
         """Read whatever follows the last entry."""
