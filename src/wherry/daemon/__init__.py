@@ -1,0 +1,1 @@
+"""The daemon process: flags, configuration file, listening sockets, signals."""

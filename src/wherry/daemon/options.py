@@ -1,0 +1,146 @@
+"""Every option of the daemon: its flag, its key in the configuration file, what kind of value it takes.
+
+Names and meanings are dockerd's (its --help, API documentation of daemon.json). What Wherry does not do is known by
+name all the same, so that asking for it is refused with the reason instead of "unknown flag"; asking for what Wherry
+does anyway (`fixed`) is accepted.
+"""
+
+from typing import NamedTuple
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+"""Where every Docker client looks when it is told nothing else."""
+DEFAULT_CONFIG_FILE = "/etc/wherry/daemon.json"
+
+
+class Option(NamedTuple):
+    """One option. `kind`: bool, string, int, list, map, ulimit, bytes. `key`: in daemon.json, None for flags only."""
+
+    flag: str
+    kind: str
+    help: str
+    key: str | None = None
+    short: str = ""
+    default: str = ""
+
+
+OPTIONS = (
+    Option("bip", "string", "IPv4 address and prefix of the default bridge", "bip"),
+    Option("bridge", "string", 'name of the default bridge; "none" for no bridge network', "bridge", "b"),
+    Option("cgroup-parent", "string", "cgroup under which all containers' cgroups are made", "cgroup-parent"),
+    Option("config-file", "string", "configuration file", None, default=DEFAULT_CONFIG_FILE),
+    Option("data-root", "string", "what must survive a reboot", "data-root", default="/var/lib/wherry"),
+    Option("debug", "bool", "log what happens in detail", "debug", "D"),
+    Option("default-shm-size", "bytes", "size of /dev/shm in containers", "default-shm-size", default="64MiB"),
+    Option("default-ulimit", "ulimit", "ulimits of containers that name none", "default-ulimits"),
+    Option("dns", "list", "DNS servers of containers", "dns"),
+    Option("dns-opt", "list", "DNS options of containers", "dns-opts"),
+    Option("dns-search", "list", "DNS search domains of containers", "dns-search"),
+    Option("exec-root", "string", "what must not survive a reboot", "exec-root", default="/run/wherry"),
+    Option("group", "string", "group that may use the unix socket", "group", "G", default="docker"),
+    Option("help", "bool", "show this help"),
+    Option("host", "list", "where to listen: unix://, tcp://, fd://", "hosts", "H"),
+    Option("insecure-registry", "list", "registries spoken to without verified TLS", "insecure-registries"),
+    Option("ip", "string", "address on which ports are published", "ip", default="0.0.0.0"),
+    Option("label", "list", "labels of the daemon (key=value)", "labels"),
+    Option("log-driver", "string", "log driver of containers that name none", "log-driver", default="json-file"),
+    Option("log-format", "string", "form of the daemon's own log: text or json", "log-format", default="text"),
+    Option("log-level", "string", "debug, info, warn, error or fatal", "log-level", "l", default="info"),
+    Option("log-opt", "map", "options of the log driver (key=value)", "log-opts"),
+    Option("mtu", "int", "MTU of the default bridge", "mtu", default="1500"),
+    Option("pidfile", "string", "file that holds the daemon's process id (default: in the exec-root)", "pidfile", "p"),
+    Option("registry-mirror", "list", "mirrors asked before Docker Hub", "registry-mirrors"),
+    Option("shutdown-timeout", "int", "seconds given to requests at the end", "shutdown-timeout", default="15"),
+    Option("tls", "bool", "use TLS on tcp:// (implied by --tlsverify)", "tls"),
+    Option("tlscacert", "string", "certificates that sign clients'", "tlscacert", default="~/.docker/ca.pem"),
+    Option("tlscert", "string", "the server's certificate", "tlscert", default="~/.docker/cert.pem"),
+    Option("tlskey", "string", "the server's key", "tlskey", default="~/.docker/key.pem"),
+    Option("tlsverify", "bool", "use TLS and demand a certificate of clients", "tlsverify"),
+    Option("validate", "bool", "check the configuration and exit"),
+    Option("version", "bool", "show the version", None, "v"),
+)
+
+
+class Fixed(NamedTuple):
+    """An option of dockerd's that has no choice here: its accepted values, and why no other."""
+
+    flag: str
+    kind: str
+    accepted: tuple[str, ...]
+    reason: str = "not supported yet"
+    short: str = ""
+
+
+_ON, _OFF = ("true",), ("false",)
+FIXED = (
+    Fixed("default-cgroupns-mode", "string", ("private",)),
+    Fixed("default-ipc-mode", "string", ("private",)),
+    Fixed("exec-opt", "list", ("native.cgroupdriver=cgroupfs",), "cgroups are always managed directly (cgroupfs)"),
+    Fixed("experimental", "bool", _OFF),
+    Fixed("icc", "bool", _ON),
+    Fixed("init", "bool", _OFF),
+    Fixed("ip-forward", "bool", _ON),
+    Fixed("ip-masq", "bool", _ON),
+    Fixed("ip6tables", "bool", _OFF),
+    Fixed("iptables", "bool", _ON),
+    Fixed("ipv6", "bool", _OFF),
+    Fixed("live-restore", "bool", _ON, "containers always outlive the daemon"),
+    Fixed("no-new-privileges", "bool", _OFF),
+    Fixed("raw-logs", "bool", _ON),
+    Fixed("rootless", "bool", _OFF),
+    Fixed("seccomp-profile", "string", ("builtin",)),
+    Fixed("selinux-enabled", "bool", _OFF),
+    Fixed("storage-driver", "string", ("overlay2", "overlay", "overlayfs"), "overlay is the only one yet", "s"),
+    Fixed("userland-proxy", "bool", _OFF, "ports are published by the kernel alone"),
+    *(
+        Fixed(flag, "string", ())
+        for flag in (
+            "add-runtime",
+            "authorization-plugin",
+            "bip6",
+            "cdi-spec-dir",
+            "containerd",
+            "containerd-namespace",
+            "containerd-plugins-namespace",
+            "cpu-rt-period",
+            "cpu-rt-runtime",
+            "default-address-pool",
+            "default-gateway",
+            "default-gateway-v6",
+            "default-network-opt",
+            "default-runtime",
+            "feature",
+            "fixed-cidr",
+            "fixed-cidr-v6",
+            "host-gateway-ip",
+            "http-proxy",
+            "https-proxy",
+            "init-path",
+            "max-concurrent-downloads",
+            "max-concurrent-uploads",
+            "max-download-attempts",
+            "metrics-addr",
+            "network-control-plane-mtu",
+            "no-proxy",
+            "node-generic-resource",
+            "storage-opt",
+            "swarm-default-advertise-addr",
+            "userland-proxy-path",
+            "userns-remap",
+        )
+    ),
+    *(Fixed(flag, "bool", _OFF) for flag in ("allow-direct-routing", "cri-containerd", "ip-forward-no-drop")),
+)
+
+# Keys of daemon.json that are not their flag's own name.
+FIXED_KEYS = {
+    "exec-opts": "exec-opt",
+    "storage-opts": "storage-opt",
+    "default-address-pools": "default-address-pool",
+    "runtimes": "add-runtime",
+    "features": "feature",
+    "proxies": "http-proxy",
+    "authorization-plugins": "authorization-plugin",
+    "cdi-spec-dirs": "cdi-spec-dir",
+    "node-generic-resources": "node-generic-resource",
+    "host-gateway-ips": "host-gateway-ip",
+}
