@@ -48,8 +48,9 @@ class _Meta(type):
         fields = tuple(namespace.pop("__annotations__", {}))
         defaults = tuple([namespace.pop(field) for field in fields if field in namespace])
         arguments = ", ".join(fields)
+        tail = arguments + "," if arguments else ""
         scope: dict[str, Any] = {"_new": tuple.__new__}
-        exec(f"def __new__(_cls, {arguments}): return _new(_cls, ({arguments},))", scope)
+        exec(f"def __new__(_cls, {arguments}): return _new(_cls, ({tail}))", scope)
         scope["__new__"].__defaults__ = defaults
         for index, field in enumerate(fields):
             namespace[field] = _tuplegetter(index, "")

@@ -1,0 +1,312 @@
+"""From a plan to a running process: the clone, the child's work, and the conversation between the two.
+
+The functions that wait are generators: they yield a descriptor and are resumed when it is readable. So the monitor can
+start many containers at a time in one thread, and a command simply polls (`drive`).
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import os
+import select
+
+from wherry import errors
+from wherry.kernel import namespaces, processes, seqpacket, syscalls
+from wherry.runtime import hooks as hook_module
+from wherry.runtime.mount_plan import write_maps
+from wherry.runtime.rootfs import require_null
+from wherry.runtime.scene import Refused, Scene
+from wherry.runtime.state import Process
+from wherry.spec import fastjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from typing import Any, NamedTuple, TypeVar
+
+    from wherry.runtime.scene import Operation
+
+    T = TypeVar("T")
+    Waiting = Generator[int, None, T]
+else:
+    from wherry.kernel.tuples import NamedTuple
+
+_SIGCHLD = 17
+_SIGKILL = 9
+
+
+class Launch(NamedTuple):
+    """What to clone and what the child does. Descriptors stay the caller's."""
+
+    flags: int
+    operations: Sequence[Operation]
+    stdio: tuple[int, int, int]
+    trees: dict[str, int]
+    cgroup_fd: int  # -1: none
+    cgroup_entries: list[int]
+    uid_map: str = ""
+    gid_map: str = ""
+    join_pid: int = -1  # pidfd whose pid namespace the child is born in
+    start_socket: int = -1
+    preserve: int = 0
+    state: bytes = b""  # what hooks read; %d is the pid
+    hooks: tuple[hook_module.Hook, ...] = ()  # createRuntime, run here
+    oom_score: int | None = None
+    keep: tuple[int, ...] = ()  # descriptors that operations use
+    say_go: bool = True
+
+
+class Launched(NamedTuple):
+    """A process that runs the program, or waits for its start."""
+
+    process: Process
+    pidfd: int
+    console: int  # -1: none
+    warnings: tuple[str, ...]
+
+
+_null = -1
+
+
+def null_device() -> int:
+    """The host's /dev/null, verified, opened once."""
+    global _null
+    if _null < 0:
+        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        require_null(fd)
+        _null = fd
+    return _null
+
+
+def _run_child(launch: Launch, scene: Scene) -> None:
+    """The child's whole life; never returns."""
+    stage = "prepare"
+    try:
+        gc.disable()
+        _close_others(launch, scene)
+        os.umask(0)
+        for operation in launch.operations:
+            stage = ""
+            operation.apply(scene)
+        raise AssertionError("the plan does not end in exec")
+    except BaseException as error:  # noqa: BLE001 - a forked child has no one above it
+        if not stage:
+            stage = operation.describe()
+        try:
+            if isinstance(error, Refused):
+                scene.tell({"error": {"kind": error.kind, "text": str(error)}})
+            else:
+                number = error.errno if isinstance(error, OSError) else 0
+                scene.tell({"error": {"stage": stage, "errno": number or 0, "text": str(error) or repr(error)}})
+        finally:
+            os._exit(1)
+
+
+def _close_others(launch: Launch, scene: Scene) -> None:
+    """A child may wait long for its start: what it holds of others (their pipes, clients) would never see an end."""
+    keep = {scene.channel.fileno(), scene.null, launch.start_socket, *launch.stdio, *launch.cgroup_entries}
+    keep.update(launch.trees.values(), launch.keep, range(3 + launch.preserve))
+    first = 3
+    for fd in sorted(keep):
+        if fd >= first:
+            if fd > first:
+                processes.close_range(first, fd - 1)
+            first = fd + 1
+    processes.close_range(first)
+
+
+def _clone(launch: Launch) -> int:
+    if launch.join_pid >= 0:
+        own = namespaces.open_namespace("self", "pid")
+        namespaces.setns(launch.join_pid, namespaces.CLONE_NEWPID)
+        try:
+            return _plain_clone(launch)
+        finally:
+            # In the child too: there it fails (a namespace above its own), and is of no use.
+            try:
+                namespaces.setns(own, namespaces.CLONE_NEWPID)
+            except OSError:
+                pass
+            os.close(own)
+    return _plain_clone(launch)
+
+
+def _plain_clone(launch: Launch) -> int:
+    if launch.cgroup_fd >= 0:
+        return syscalls.clone_into(launch.flags, _SIGCHLD, launch.cgroup_fd)
+    return syscalls.clone(launch.flags | _SIGCHLD)
+
+
+def launch_process(launch: Launch, record: Callable[[Process], None]) -> Waiting[Launched]:
+    """Clone, converse, and return when the program runs (or waits for `start`). `record` is called before it may run.
+
+    Raises the tree of wherry.errors when it does not come to that; the process is gone and reaped then.
+    """
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    scene = Scene(theirs, launch.stdio, null_device())
+    scene.trees, scene.cgroup_entries = launch.trees, launch.cgroup_entries
+    scene.start_socket, scene.preserve, scene.state = launch.start_socket, launch.preserve, launch.state
+    try:
+        pid = _clone(launch)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
+    if pid == 0:
+        _run_child(launch, scene)
+    theirs.close()
+    conversation = _Conversation(launch, ours, pid, record)
+    try:
+        return (yield from conversation.hold())
+    except BaseException:
+        conversation.abandon()
+        raise
+    finally:
+        ours.close()
+
+
+class _Conversation:
+    """The parent's side, from clone to exec."""
+
+    def __init__(self, launch: Launch, channel: _socket.socket, pid: int, record: Callable[[Process], None]) -> None:
+        self.launch = launch
+        self.channel = channel
+        self.record = record
+        self.pids = [pid]
+        self.pidfd = -1
+        self.console = -1
+        self.warnings: list[str] = []
+        self.process: Process | None = None
+
+    def hold(self) -> Waiting[Launched]:
+        launch = self.launch
+        forks = any(type(operation).__name__ == "Fork" for operation in launch.operations)
+        if launch.oom_score is not None:
+            self._write_oom_score(launch.oom_score)
+        if launch.uid_map:
+            write_maps(self.pids[0], launch.uid_map, launch.gid_map)
+            self.channel.send(b"mapped")
+        if not forks:
+            self._take(self.pids[0])
+        while True:
+            yield self.channel.fileno()
+            try:
+                message = seqpacket.receive(self.channel)
+            except ConnectionResetError:
+                message = None
+            if message is None:
+                break
+            data, fds = message
+            if (yield from self._handle(fastjson.loads(data), fds)):
+                break
+        if self.process is None:
+            raise errors.Internal("the process ended before it was set up")
+        return Launched(self.process, self.pidfd, self.console, tuple(self.warnings))
+
+    def _take(self, pid: int) -> None:
+        """This is the process: know it, record it, and let it go on."""
+        self.pidfd = processes.pidfd_open(pid)
+        self.process = Process(pid, processes.start_time(pid) or 0)
+        self.record(self.process)
+        if self.launch.say_go and not self.launch.hooks:
+            self._say(b"go")
+
+    def _say(self, word: bytes) -> None:
+        try:
+            self.channel.send(word)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has failed already, and its message says why
+
+    def _handle(self, message: dict[str, Any], fds: list[int]) -> Waiting[bool]:
+        """True when there is nothing more to wait for."""
+        if "error" in message:
+            raise failure(message["error"])
+        if "warning" in message:
+            self.warnings.append(message["warning"])
+        elif "console" in message:
+            self.console = fds[0]
+        elif "pid" in message:
+            self.pids.append(message["pid"])
+            os.waitpid(self.pids[0], 0)
+            self.pids.pop(0)
+            self._take(self.pids[0])
+        elif "hooks" in message:
+            yield from run_hooks("createRuntime", self.launch.hooks, self._state())
+            self._say(b"hooked")
+            self._say(b"go")
+        elif "created" in message:
+            return True
+        return False
+
+    def _state(self) -> bytes:
+        return self.launch.state.replace(b'"pid":0', b'"pid":%d' % (self.process.pid if self.process else 0))
+
+    def _write_oom_score(self, score: int) -> None:
+        try:
+            with open(f"/proc/{self.pids[0]}/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(str(score))
+        except PermissionError:
+            self.warnings.append(f"oom_score_adj {score} needs CAP_SYS_RESOURCE; the inherited value stays")
+
+    def abandon(self) -> None:
+        """Leave no process and no descriptor behind."""
+        for pid in self.pids:
+            try:
+                os.kill(pid, _SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+        for fd in (self.pidfd, self.console):
+            if fd >= 0:
+                os.close(fd)
+
+
+def run_hooks(point: str, hooks: Sequence[hook_module.Hook], state: bytes) -> Waiting[None]:
+    """Run hooks in a process of their own; Internal with the name of the one that failed."""
+    if not hooks:
+        return
+    pid, fd = hook_module.start(point, hooks, state)
+    said = b""
+    try:
+        while True:
+            yield fd
+            piece = os.read(fd, 4096)
+            if not piece:
+                break
+            said += piece
+    finally:
+        os.close(fd)
+        os.waitpid(pid, 0)
+    if said:
+        raise errors.Internal(said.decode(errors="replace"))
+
+
+def failure(error: dict[str, Any]) -> errors.WherryError:
+    """The exception for what a child said."""
+    kind = error.get("kind")
+    if kind is not None:
+        made: errors.WherryError = getattr(errors, kind)(error["text"])
+        return made
+    return errors.Internal(f"{error['stage']}: {error['text']}")
+
+
+def drive(waiting: Waiting[T]) -> T:
+    """Run a generator to its end, polling for what it waits for."""
+    try:
+        fd = next(waiting)
+        while True:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll()
+            fd = waiting.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors; -1 is none."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)

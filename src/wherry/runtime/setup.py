@@ -1,0 +1,234 @@
+"""Namespaces joined, the cgroup entered, and what is written through the host's /proc, before any mount is made.
+
+Writes to /proc/sys and /proc/self go through the host's own procfs, opened before the container's root exists: nothing
+a container mounts can stand in their way (CVE-2025-52881).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from wherry.kernel import files, namespaces, syscalls
+from wherry.kernel.processes import PR_SET_DUMPABLE, prctl
+from wherry.runtime.scene import Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+    from wherry.runtime.scene import Scene
+else:
+    from wherry.kernel.tuples import NamedTuple
+
+_SIGCHLD = 17
+
+
+def write_proc(path: str, text: str) -> None:
+    """Write one value to a file of the host's procfs."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        files.require(fd, files.PROC_SUPER_MAGIC, path)
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+class EnterCgroup(NamedTuple):
+    """Move this process into its cgroups; before a cgroup namespace is made, whose root they become.
+
+    The parent opened the files (kernel.cgroups, `entry_fds`); clone3 has placed the process in v2's already.
+    """
+
+    def describe(self) -> str:
+        return "enter the cgroup"
+
+    def apply(self, scene: Scene) -> None:
+        for fd in scene.cgroup_entries:
+            os.write(fd, b"0")
+            os.close(fd)
+
+
+class Fork(NamedTuple):
+    """Go on in a new process, a sibling of this one: for namespaces whose making or joining shows only in children."""
+
+    flags: int
+
+    def describe(self) -> str:
+        return "fork"
+
+    def apply(self, scene: Scene) -> None:
+        pid = syscalls.clone(self.flags | namespaces.CLONE_PARENT | _SIGCHLD)
+        if pid:
+            scene.tell({"pid": pid})
+            os._exit(0)
+        prctl(PR_SET_DUMPABLE, 0)
+
+
+class AwaitGo(NamedTuple):
+    """The parent has recorded this process. Should it die before, so does this: nothing unknown ever runs."""
+
+    def describe(self) -> str:
+        return "wait to be recorded"
+
+    def apply(self, scene: Scene) -> None:
+        if scene.channel.recv(16) != b"go":
+            raise OSError(errno.EPIPE, "the runtime went away")
+
+
+class Join(NamedTuple):
+    """Join namespaces by path, in the order given: (specification's name, path)."""
+
+    targets: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        return "join " + ", ".join([f"{kind} namespace {path}" for kind, path in self.targets])
+
+    def apply(self, scene: Scene) -> None:
+        opened = [(kind, os.open(path, os.O_RDONLY | os.O_CLOEXEC)) for kind, path in self.targets]
+        for kind, fd in opened:
+            namespaces.setns(fd, namespaces.FLAG_OF[kind])
+            os.close(fd)
+
+
+class JoinProcess(NamedTuple):
+    """Join the namespaces of a running process. `flags`: CLONE_NEW*. Its root and mounts become ours."""
+
+    pidfd: int
+    flags: int
+
+    def describe(self) -> str:
+        return "join the container's namespaces"
+
+    def apply(self, scene: Scene) -> None:
+        namespaces.setns(self.pidfd, self.flags)
+        os.close(self.pidfd)
+
+
+class Unshare(NamedTuple):
+    """Make namespaces that clone(2) could not: the cgroup's (after entering the cgroup) and time's."""
+
+    flags: int
+
+    def describe(self) -> str:
+        return "make namespaces"
+
+    def apply(self, scene: Scene) -> None:
+        namespaces.unshare(self.flags)
+
+
+class TimeOffsets(NamedTuple):
+    """Offsets of the clocks of a new time namespace, as lines of /proc/self/timens_offsets."""
+
+    lines: str
+
+    def describe(self) -> str:
+        return "set the clocks' offsets"
+
+    def apply(self, scene: Scene) -> None:
+        write_proc("/proc/self/timens_offsets", self.lines)
+
+
+class BecomeRoot(NamedTuple):
+    """Be root of the user namespace; of a new one once the parent has written its maps."""
+
+    new: bool
+
+    def describe(self) -> str:
+        return "become root in the user namespace"
+
+    def apply(self, scene: Scene) -> None:
+        if self.new and scene.channel.recv(16) != b"mapped":
+            raise OSError(errno.EPIPE, "the runtime went away")
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+
+
+class OomScore(NamedTuple):
+    """oom_score_adj; lowering it needs CAP_SYS_RESOURCE, without which the inherited value stays."""
+
+    score: int
+
+    def describe(self) -> str:
+        return "set oom_score_adj"
+
+    def apply(self, scene: Scene) -> None:
+        try:
+            write_proc("/proc/self/oom_score_adj", str(self.score))
+        except PermissionError:
+            scene.warn(f"oom_score_adj {self.score} needs CAP_SYS_RESOURCE; the inherited value stays")
+
+
+class Names(NamedTuple):
+    """Host name and NIS domain name."""
+
+    host: str
+    domain: str
+
+    def describe(self) -> str:
+        return "set the host name"
+
+    def apply(self, scene: Scene) -> None:
+        if self.host:
+            _sethostname(self.host)
+        if self.domain:
+            namespaces.set_domain_name(self.domain)
+
+
+def _sethostname(name: str) -> None:
+    import _socket
+
+    _socket.sethostname(name)
+
+
+class Sysctls(NamedTuple):
+    """Kernel parameters of the container's own namespaces: (dotted or slashed name, value)."""
+
+    values: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        return "set sysctls"
+
+    def apply(self, scene: Scene) -> None:
+        for name, value in self.values:
+            path = name if "/" in name else name.replace(".", "/")
+            try:
+                write_proc(f"/proc/sys/{path}", value)
+            except FileNotFoundError:
+                raise Refused("InvalidArgument", f"sysctl {name} does not exist on this kernel")
+            except OSError as error:
+                raise Refused("InvalidArgument", f"sysctl {name}={value}: {os.strerror(error.errno or 0)}")
+
+
+class AwaitHooks(NamedTuple):
+    """Let the parent run its hooks of this point while this process waits."""
+
+    point: str
+
+    def describe(self) -> str:
+        return f"{self.point} hooks"
+
+    def apply(self, scene: Scene) -> None:
+        scene.tell({"hooks": self.point})
+        if scene.channel.recv(16) != b"hooked":
+            raise OSError(errno.ECANCELED, "a hook failed")
+
+
+class LoopbackUp(NamedTuple):
+    """Bring up `lo` in a network namespace just made, as every container expects."""
+
+    def describe(self) -> str:
+        return "bring up the loopback device"
+
+    def apply(self, scene: Scene) -> None:
+        import _socket
+        import fcntl
+        import struct
+
+        sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        try:
+            # SIOCSIFFLAGS (0x8914) with IFF_UP | IFF_RUNNING.
+            fcntl.ioctl(sock.fileno(), 0x8914, struct.pack("16sH14x", b"lo", 0x41))
+        finally:
+            sock.close()
