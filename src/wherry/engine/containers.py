@@ -1,6 +1,7 @@
 """The containers of one engine, as the API sees them."""
 
 import asyncio
+import builtins
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -93,7 +94,7 @@ class Containers:
         """Remove it, its writable layer and log; `volumes`: its anonymous volumes too."""
         raise NotImplementedError
 
-    async def update(self, id: str, resources: HostConfig, restart: RestartPolicy | None) -> list[str]:
+    async def update(self, id: str, resources: HostConfig, restart: RestartPolicy | None) -> builtins.list[str]:
         """Change limits of a container, running or not; the warnings."""
         raise NotImplementedError
 
@@ -128,7 +129,7 @@ class Containers:
         """{"Titles": [...], "Processes": [[...]]}; Conflict when it is not running."""
         raise NotImplementedError
 
-    async def changes(self, id: str) -> list[dict[str, Any]]:
+    async def changes(self, id: str) -> builtins.list[dict[str, Any]]:
         """Docker diff: [{"Path": "/x", "Kind": 0|1|2}]."""
         raise NotImplementedError
 

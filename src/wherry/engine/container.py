@@ -1,0 +1,115 @@
+"""One container in memory."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from wherry.engine.records import Definition, State
+
+
+class WaitResult(NamedTuple):
+    """An exit status, and the reason when there is none because something failed."""
+
+    status: int
+    error: str | None
+
+
+class Run:
+    """One run of a container's process, from its start until its exit was dealt with."""
+
+    __slots__ = ("died", "ended", "kill_signal")
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[WaitResult] = loop.create_future()
+        self.died = False
+        self.kill_signal: int | None = None
+
+
+class Container:
+    """A container's definition and state, and who waits for what. Only the loop's thread touches it.
+
+    `lock` serialises start, exit handling, pause, rename and removal. Whoever waits for an exit does so without it.
+    """
+
+    __slots__ = (
+        "_lock",
+        "definition",
+        "endpoint",
+        "execs",
+        "pieces",
+        "release",
+        "restarter",
+        "run",
+        "state",
+        "waiters",
+    )
+
+    def __init__(self, definition: Definition, state: State) -> None:
+        self.definition = definition
+        self.state = state
+        self.endpoint: Any = None
+        self.run: Run | None = None
+        self.execs: set[str] | None = None
+        self.pieces: tuple[bytes, bytes, bytes] | None = None
+        self.waiters: list[tuple[str, asyncio.Future[WaitResult]]] | None = None
+        self.release: asyncio.Future[None] | None = None
+        self.restarter: asyncio.Task[None] | None = None
+        self._lock: asyncio.Lock | None = None
+
+    @property
+    def id(self) -> str:
+        return self.definition.id
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    @property
+    def anonymous_volumes(self) -> list[str]:
+        return [mount.name for mount in self.definition.mounts if mount.anonymous]
+
+    def set_state(self, **changes: Any) -> None:
+        """Change the state in memory; what was cached of it is gone."""
+        self.state = replace(self.state, **changes)
+        self.pieces = None
+
+    def set_definition(self, **changes: Any) -> None:
+        """Change the definition in memory."""
+        self.definition = replace(self.definition, **changes)
+        self.pieces = None
+
+    def wait_for(self, condition: str) -> asyncio.Future[WaitResult]:
+        """A waiter for "not-running", "next-exit" or "removed", registered now."""
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        if condition == "not-running" and not (self.state.running or self.run):
+            future.set_result(self.outcome())
+            return future
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append((condition, future))
+        future.add_done_callback(self._forget)
+        return future
+
+    def wake(self, *conditions: str) -> None:
+        """Give those who wait for one of `conditions` the outcome."""
+        due = [future for condition, future in self.waiters or () if condition in conditions]
+        for future in due:
+            if not future.done():
+                future.set_result(self.outcome())
+        if self.waiters:
+            self.waiters = [waiter for waiter in self.waiters if waiter[1] not in due] or None
+
+    def outcome(self) -> WaitResult:
+        """The last run's exit."""
+        return WaitResult(self.state.exit_code, self.state.error or None)
+
+    def _forget(self, future: "asyncio.Future[WaitResult]") -> None:
+        if self.waiters and future.cancelled():
+            self.waiters = [waiter for waiter in self.waiters if waiter[1] is not future] or None

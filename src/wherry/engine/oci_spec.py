@@ -1,0 +1,235 @@
+"""A container's definition as an OCI runtime configuration (runtime-spec 1.2).
+
+Pure: what has to be looked up (who the user is, which namespaces to join, where volumes are) comes in as `Inputs`.
+The text is made in one json.dumps; the seccomp profile, most of it, is spliced in as text made once.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wherry.engine.records import Definition, MountPoint
+from wherry.engine.resources import devices, resources
+from wherry.engine.security import (
+    capabilities,
+    masked_paths,
+    parse_security_options,
+    readonly_paths,
+    seccomp_json,
+)
+from wherry.engine.users import Identity
+from wherry.spec.docker import Ulimit
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHM_SIZE = 64 << 20
+_NODEV = ["nosuid", "noexec", "nodev"]
+_RLIMITS_TEXT = """
+as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
+"""
+_RLIMITS = frozenset(_RLIMITS_TEXT.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a definition does not say by itself.
+
+    `namespaces`: kind ("network", "pid", "ipc") to the path to join, "" for a new one; absent: the host's. `files`:
+    path in the container to path on the host. `shm`: a directory of the host to be /dev/shm.
+    """
+
+    identity: Identity
+    hostname: str
+    cgroup_path: str
+    namespaces: Mapping[str, str]
+    files: Mapping[str, str]
+    shm: str | None = None
+    cgroup_version: int = 1
+    default_ulimits: Sequence[Ulimit] = ()
+    default_shm_size: int = DEFAULT_SHM_SIZE
+
+
+def write_spec(definition: Definition, inputs: Inputs) -> bytes:
+    """config.json."""
+    host = definition.host
+    options = parse_security_options(host.security_opt)
+    bounding = capabilities(host.cap_add or (), host.cap_drop or (), host.privileged)
+    made_devices, rules = devices(host)
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(definition, inputs),
+        "cgroupsPath": inputs.cgroup_path,
+        "resources": resources(host, rules),
+        "rootfsPropagation": _root_propagation(definition.mounts),
+        "maskedPaths": masked_paths(host, options),
+        "readonlyPaths": readonly_paths(host, options),
+    }
+    if made_devices:
+        linux["devices"] = made_devices
+    if host.sysctls:
+        linux["sysctl"] = dict(host.sysctls)
+    document: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": process(definition, inputs),
+        "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
+        "mounts": _mounts(definition, inputs),
+    }
+    if inputs.hostname and host.uts_mode != "host":
+        document["hostname"] = inputs.hostname
+        if definition.config.domainname:
+            document["domainname"] = definition.config.domainname
+    if host.annotations:
+        document["annotations"] = dict(host.annotations)
+    document["linux"] = linux
+    text = json.dumps(document, separators=(",", ":"))
+    filter_text = seccomp_json(options, bounding, host.privileged)
+    if filter_text is not None:
+        # `linux` is the last member: two braces close the text.
+        text = f'{text[:-2]},"seccomp":{filter_text}}}}}'
+    return text.encode()
+
+
+def process(definition: Definition, inputs: Inputs) -> dict[str, Any]:
+    """The OCI process of the container itself."""
+    config, host = definition.config, definition.host
+    options = parse_security_options(host.security_opt)
+    bounding = capabilities(host.cap_add or (), host.cap_drop or (), host.privileged)
+    document: dict[str, Any] = {
+        "terminal": config.tty,
+        "user": user_document(inputs.identity),
+        "args": [definition.path, *definition.args],
+        "env": environment(definition, inputs.hostname, inputs.identity.home),
+        "cwd": config.working_dir or "/",
+        "capabilities": capability_sets(bounding, inputs.identity.uid),
+        "noNewPrivileges": options.no_new_privileges,
+        "oomScoreAdj": host.oom_score_adj,
+    }
+    if config.tty and host.console_size and all(host.console_size[:2]) and len(host.console_size) == 2:
+        document["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
+    limits = rlimits(host.ulimits or (), inputs.default_ulimits)
+    if limits:
+        document["rlimits"] = limits
+    return document
+
+
+def user_document(identity: Identity) -> dict[str, Any]:
+    """process.user."""
+    return {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)}
+
+
+def capability_sets(bounding: Sequence[str], uid: int) -> dict[str, list[str]]:
+    """For root what it is bounded by; others hold none until they run a file that gives them some."""
+    names = list(bounding)
+    if uid:
+        return {"bounding": names, "effective": [], "permitted": [], "inheritable": [], "ambient": []}
+    return {"bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": []}
+
+
+def environment(definition: Definition, hostname: str, home: str, extra: Sequence[str] = ()) -> list[str]:
+    """docker's: PATH, HOSTNAME, TERM, HOME unless given; the last of a name wins, "NAME" alone takes it away."""
+    found = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if definition.config.tty:
+        found["TERM"] = "xterm"
+    for item in (*(definition.config.env or ()), *extra):
+        name, equals, value = item.partition("=")
+        if equals:
+            found[name] = value
+        else:
+            found.pop(name, None)
+    if not found.get("HOME"):
+        found["HOME"] = home
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def rlimits(own: Sequence[Ulimit], defaults: Sequence[Ulimit]) -> list[dict[str, Any]]:
+    """process.rlimits: the container's own over the daemon's defaults."""
+    merged = {limit.name: limit for limit in (*defaults, *own)}
+    return [
+        {"type": f"RLIMIT_{name.upper()}", "hard": _limit(limit.hard), "soft": _limit(limit.soft)}
+        for name, limit in merged.items()
+    ]
+
+
+def is_ulimit(name: str) -> bool:
+    """Whether a limit of that name exists (getrlimit(2), without RLIMIT_)."""
+    return name in _RLIMITS
+
+
+def _limit(value: int) -> int:
+    return 2**64 - 1 if value < 0 else value
+
+
+def _namespaces(definition: Definition, inputs: Inputs) -> list[dict[str, str]]:
+    found = [{"type": "mount"}]
+    for kind in ("network", "pid", "ipc"):
+        path = inputs.namespaces.get(kind)
+        if path is not None:
+            found.append({"type": kind, "path": path} if path else {"type": kind})
+    if definition.host.uts_mode != "host":
+        found.append({"type": "uts"})
+    mode = definition.host.cgroupns_mode
+    if mode == "private":
+        found.append({"type": "cgroup"})
+    return found
+
+
+def _root_propagation(mounts: Sequence[MountPoint]) -> str:
+    modes = {mount.propagation for mount in mounts}
+    if modes & {"shared", "rshared"}:
+        return "rshared"
+    return "rslave" if modes & {"slave", "rslave"} else "rprivate"
+
+
+def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
+    host = definition.host
+    writable = "rw" if host.privileged else "ro"
+    mounts: list[dict[str, Any]] = [
+        _mount("/proc", "proc", "proc", _NODEV),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _mount("/sys", "sysfs", "sysfs", [*_NODEV, writable]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [writable, *_NODEV]),
+        _mount("/dev/mqueue", "mqueue", "mqueue", _NODEV),
+    ]
+    if host.ipc_mode == "host":
+        mounts[-1] = _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *_NODEV])
+    mounts += _shm(definition, inputs)
+    user = sorted(definition.mounts, key=lambda mount: mount.destination.count("/"))
+    covered = {mount.destination for mount in user}
+    mounts = [mount for mount in mounts if mount["destination"] not in covered]
+    for path, source in inputs.files.items():
+        if path not in covered:
+            options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
+            mounts.append(_mount(path, "bind", source, options))
+    return [*mounts, *(_user_mount(mount) for mount in user)]
+
+
+def _shm(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
+    mode = definition.host.ipc_mode
+    if mode == "none":
+        return []
+    source = "/dev/shm" if mode == "host" else inputs.shm
+    if source:
+        return [_mount("/dev/shm", "bind", source, ["rbind", "rprivate", *_NODEV])]
+    size = definition.host.shm_size or inputs.default_shm_size
+    return [_mount("/dev/shm", "tmpfs", "shm", [*_NODEV, "mode=1777", f"size={size}"])]
+
+
+def _user_mount(mount: MountPoint) -> dict[str, Any]:
+    if mount.type == "tmpfs":
+        # docker's defaults, and what is under the mount point is not copied up.
+        return _mount(mount.destination, "tmpfs", "tmpfs", ["noexec", "nosuid", "nodev", *mount.options])
+    options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
+    if not mount.rw:
+        # "rro" makes the mounts below read-only too, as docker does wherever the kernel can (5.12).
+        options.append("ro" if mount.read_only_recursive == "no" or not mount.recursive else "rro")
+    source = f"{mount.source}/{mount.subpath}" if mount.subpath else mount.source
+    return _mount(mount.destination, "bind", source, options)
+
+
+def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
