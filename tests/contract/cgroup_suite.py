@@ -232,7 +232,7 @@ def check_memory_limits_move_both_ways(group: Cgroup) -> None:
 
 def check_cpu_share_and_quota(group: Cgroup) -> None:
     group.apply({"cpu": {"shares": 2048, "quota": 50000, "period": 100000, "burst": 10000, "cpus": "0", "mems": "0"}})
-    assert text(group, ("cpu", "cpu.shares"), "cpu.weight") == ("2048" if layout().version == 1 else "170")
+    assert text(group, ("cpu", "cpu.shares"), "cpu.weight") == ("2048" if layout().version == 1 else "174")
     assert text(group, ("cpu", "cpu.cfs_quota_us"), "cpu.max").split()[0] == "50000"
     assert text(group, ("cpu", "cpu.cfs_burst_us"), "cpu.max.burst") == "10000"
     assert text(group, ("cpuset", "cpuset.cpus"), "cpuset.cpus") == "0"
