@@ -3,10 +3,13 @@
 from wherry.archive._blocks import Readable
 from wherry.archive._entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
 from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
+from wherry.archive._pack import PackOptions, pack
+from wherry.archive._path import PathStat, read_file, stat
 from wherry.archive._reader import TarReader
 from wherry.archive._removal import remove_tree
 from wherry.archive._unpack import unpack
 from wherry.archive._walk import Directory, open_directory, tree_size, walk
+from wherry.archive._writer import Writable
 
 __all__ = [
     "DIRECTORY",
@@ -15,13 +18,19 @@ __all__ = [
     "SYMLINK",
     "Directory",
     "Entry",
+    "PackOptions",
+    "PathStat",
     "Readable",
     "TarReader",
     "UnpackOptions",
     "UnpackResult",
     "Whiteouts",
+    "Writable",
     "open_directory",
+    "pack",
+    "read_file",
     "remove_tree",
+    "stat",
     "tree_size",
     "unpack",
     "walk",

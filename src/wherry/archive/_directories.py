@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 
 from wherry.archive._names import components
-from wherry.kernel.paths import open_in_root
+from wherry.kernel.paths import open_beneath, open_in_root
 
 _CACHED = 64
 _OPEN = os.O_PATH | os.O_DIRECTORY
@@ -18,12 +18,12 @@ Adopt = Callable[[int, bytes, bytes], None]
 
 
 class Directories:
-    """`root` is borrowed; `base` is the destination inside it, and may pass through links, which stay inside."""
+    """`root` is borrowed. `beneath`: a link that leads out of it is an error (EXDEV), not resolved inside."""
 
-    def __init__(self, root: int, base: bytes, adopt: Adopt) -> None:
+    def __init__(self, root: int, adopt: Adopt, *, beneath: bool) -> None:
         self._root = root
-        self._base = base
         self._adopt = adopt
+        self._resolve = open_beneath if beneath else open_in_root
         # Set by whoever removes or replaces something: names may lead elsewhere, from the next `trim` on.
         self.stale = False
         self._cache: dict[bytes, int] = {}
@@ -35,9 +35,8 @@ class Directories:
         if found is not None:
             return found
         parts = components(name)
-        path = b"/".join([self._base, *parts])
         try:
-            found = open_in_root(self._root, path or b".", _OPEN)
+            found = self._resolve(self._root, b"/".join(parts) or b".", _OPEN)
         except (FileNotFoundError, NotADirectoryError):
             found = self._make(parts)
         self._cache[name] = found
@@ -65,15 +64,14 @@ class Directories:
         self._cache.clear()
 
     def _make(self, parts: list[bytes]) -> int:
-        current = open_in_root(self._root, self._base or b".", _OPEN)
-        path = self._base
+        current = os.dup(self._root)
         try:
             for index, part in enumerate(parts):
-                path = b"/".join((path, part))
+                path = b"/".join(parts[: index + 1])
                 try:
-                    following = open_in_root(self._root, path, _OPEN)
+                    following = self._resolve(self._root, path, _OPEN)
                 except (FileNotFoundError, NotADirectoryError):
-                    self._adopt(current, part, b"/".join(parts[: index + 1]))
+                    self._adopt(current, part, path)
                     following = os.open(part, _OPEN | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
                 os.close(current)
                 current = following

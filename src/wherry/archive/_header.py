@@ -2,7 +2,7 @@
 
 from struct import Struct
 
-from wherry.archive._entry import BLOCK, DIRECTORY, MAX_SPECIAL, OLD_REGULAR, REGULAR, Entry, malformed
+from wherry.archive._entry import BLOCK, MAX_SPECIAL, Entry, malformed
 
 # name mode uid gid size mtime checksum type link magic+version uname gname devmajor devminor prefix
 _FIELDS = Struct("100s8s8s8s12s12s8sB100s8s32s32s8s8s155s12x").unpack
@@ -41,9 +41,6 @@ def parse(block: bytes) -> Entry:
         if prefix[0] and magic == b"ustar\x0000":
             prefix = (prefix[:131] if block[508:] == b"tar\0" else prefix).split(b"\0", 1)[0]
             entry.name = prefix + b"/" + name
-    # Before type 5 existed a trailing slash said "directory".
-    if kind in (OLD_REGULAR, REGULAR):
-        kind = DIRECTORY if entry.name.endswith(b"/") else REGULAR
     entry.kind = kind
     return entry
 

@@ -8,9 +8,11 @@ from wherry.archive._blocks import BlockReader, Readable
 from wherry.archive._entry import (
     BLOCK,
     CONTIGUOUS,
+    DIRECTORY,
     GNU_LONG_LINK,
     GNU_LONG_NAME,
     GNU_SPARSE,
+    OLD_REGULAR,
     PAX,
     PAX_GLOBAL,
     REGULAR,
@@ -89,6 +91,9 @@ class TarReader:
         if records is not None:
             _pax.apply(entry, records)
         kind = entry.kind
+        if kind in (REGULAR, OLD_REGULAR):
+            # Before type 5 existed a trailing slash said "directory".
+            kind = entry.kind = DIRECTORY if entry.name.endswith(b"/") else REGULAR
         if kind not in _WITH_BODY:
             # Links and directories may carry a size that counts nothing (POSIX: ignored, except by old writers).
             entry.size = entry.real_size = 0

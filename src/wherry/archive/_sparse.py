@@ -1,5 +1,7 @@
 """Sparse files in GNU's four ways: header type S, and pax 0.0, 0.1, 1.0 (GNU tar manual, "Sparse Formats")."""
 
+import os
+
 from wherry.archive import _pax
 from wherry.archive._blocks import BlockReader
 from wherry.archive._entry import BLOCK, MAX_SPECIAL, Entry, malformed
@@ -42,6 +44,32 @@ def read_pax(entry: Entry, records: dict[bytes, bytes], blocks: BlockReader) -> 
         raise malformed("sparse map of odd length", entry.name)
     real_size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b""
     _accept(entry, list(zip(numbers[::2], numbers[1::2], strict=True)), _pax.integer(real_size, "sparse size"))
+
+
+def data_map(fd: int, size: int) -> Map:
+    """Where the first `size` bytes of a file hold data; ends with an empty piece at the end when that is a hole."""
+    found: Map = []
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError:
+            # ENXIO: nothing but a hole from here on.
+            break
+        if start >= size:
+            break
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        found.append((start, end - start))
+    os.lseek(fd, 0, os.SEEK_SET)
+    if end < size:
+        found.append((size, 0))
+    return found
+
+
+def table(pieces: Map) -> bytes:
+    """The map as sparse format 1.0 puts it before the data."""
+    text = b"%d\n" % len(pieces) + b"".join(b"%d\n%d\n" % piece for piece in pieces)
+    return text + bytes(-len(text) % BLOCK)
 
 
 def _read_table(entry: Entry, blocks: BlockReader) -> list[int]:

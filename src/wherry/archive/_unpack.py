@@ -27,11 +27,12 @@ from wherry.archive._entry import (
 )
 from wherry.archive._names import components, split
 from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
+from wherry.archive._path import refuse
 from wherry.archive._reader import TarReader
 from wherry.archive._removal import remove_tree
 from wherry.archive._whiteouts import PREFIX, OverlayWhiteouts, PlainNames, RemovingWhiteouts
 from wherry.errors import Internal, InvalidArgument, PermissionDenied, WherryError
-from wherry.kernel.paths import fd_path
+from wherry.kernel.paths import fd_path, open_in_root
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,7 +60,9 @@ class _Unpacker:
         self._reader = reader
         self._options = options
         self._attributes = Attributes(options.owner)
-        self._directories = Directories(root, os.fsencode(options.path).strip(b"/"), self._adopt)
+        # Docker copies into a directory without leaving it; into the whole root, links mean what they mean there.
+        self._destination, beneath = _destination(root, options.path)
+        self._directories = Directories(self._destination, self._adopt, beneath=beneath)
         self._layer = options.whiteouts is not Whiteouts.PLAIN
         self._whiteouts = _whiteouts(options)
         self._note = None if options.whiteouts is not Whiteouts.REMOVE else self._whiteouts.note
@@ -85,6 +88,7 @@ class _Unpacker:
 
     def close(self) -> None:
         self._directories.close()
+        os.close(self._destination)
 
     def _unpack(self, entry: Entry) -> None:
         parent, base = split(entry.name)
@@ -232,6 +236,16 @@ class _Unpacker:
                 os.utime(fd_path(directory), ns=times)
 
 
+def _destination(root: int, path: str) -> tuple[int, bool]:
+    relative = path.strip("/")
+    try:
+        return open_in_root(root, relative or ".", os.O_PATH | os.O_DIRECTORY), bool(relative)
+    except NotADirectoryError:
+        raise InvalidArgument("extraction point is not a directory", object=path) from None
+    except OSError as error:
+        refuse(path, error)
+
+
 def _whiteouts(options: UnpackOptions) -> OverlayWhiteouts | RemovingWhiteouts:
     if options.whiteouts is Whiteouts.OVERLAY:
         return OverlayWhiteouts(options.lowers)
@@ -250,6 +264,8 @@ def _same(source: int, name: bytes, directory: int, base: bytes) -> bool:
 
 def _failure(entry: Entry, error: OSError) -> WherryError:
     name = show(entry.name)
+    if error.errno == errno.EXDEV and entry.kind != HARD_LINK:
+        return InvalidArgument(f"cannot unpack {name}: a link leads out of the destination", object=name)
     message = f"cannot unpack {name}: {error.strerror or error}"
     if error.errno in _MACHINE:
         return Internal(message, object=name)
