@@ -5,6 +5,7 @@ Blobs are kept as they came in the content store; layers are unpacked once, whoe
 """
 
 from wherry.images.image import HistoryEntry, Image, InUse, Layer, Removed, Use, unix_seconds
-from wherry.images.images import Images, Progress
+from wherry.images.images import Images
+from wherry.images.progress import Progress
 
 __all__ = ["HistoryEntry", "Image", "Images", "InUse", "Layer", "Progress", "Removed", "Use", "unix_seconds"]

@@ -2,24 +2,25 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from wherry.content import Collected, ContentStore, collect
 from wherry.errors import InvalidArgument
-from wherry.images.bootstrap import plan
 from wherry.images.history import history
 from wherry.images.image import HistoryEntry, Image, InUse, Removed
 from wherry.images.importer import Importer
 from wherry.images.layers import Layers, LayerStore
+from wherry.images.load import Loader
+from wherry.images.progress import Progress
 from wherry.images.records import Records
 from wherry.images.removal import Remover
+from wherry.images.save import Saver
 from wherry.spec.platform import Platform, host_platform
 from wherry.spec.reference import Reference, parse_reference
 from wherry.state import Store
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 class Images:
@@ -88,24 +89,32 @@ class Images:
     ) -> Image:
         """A root file system's tar (compressed or not) as an image of one layer."""
         named = self._parse_new_name(reference) if reference else None
-        return self._importer.import_(
-            stream,
-            named,
-            changes=changes,
-            message=message,
-            platform=(platform or host_platform()).normalized(),
-        )
+        platform = (platform or host_platform()).normalized()
+        with self._cleanly():
+            return self._importer.import_(stream, named, changes=changes, message=message, platform=platform)
+
+    def load(self, stream: BinaryIO, progress: Progress) -> Sequence[str]:
+        """Every image of a `docker save` or OCI layout archive, compressed or not; returns their names or ids."""
+        with self._cleanly():
+            return Loader(self._records, self._layers, self._content, host_platform()).load(stream, progress)
+
+    def save(self, names: Sequence[str], out: BinaryIO) -> None:
+        """Images as an archive `load` and `docker load` read. NotFound before anything is written."""
+        Saver(self._records, self._content).save(names, out)
 
     def bootstrap(self, reference: str, progress: Progress) -> Image:
         """Make a base image from a distribution's own packages: see wherry.images.bootstrap. Takes up to minutes."""
         named = self._parse_new_name(reference)
+        # Not at the top: its module is also a program of its own (python -m).
+        from wherry.images.bootstrap import plan
+
         base = plan(named)
         progress({"status": f"Bootstrapping {named.familiar}"})
         with self._scratch_directory("bootstrap") as scratch:
             tar = Path(scratch) / "rootfs.tar"
             with tar.open("wb") as out:
                 base.make(Path(scratch), out, progress)
-            with tar.open("rb") as packed:
+            with self._cleanly(), tar.open("rb") as packed:
                 image = self._importer.import_(
                     packed, named, message=base.message, platform=host_platform(), config=base.config
                 )
@@ -123,6 +132,15 @@ class Images:
         if parsed.digest:
             raise InvalidArgument("cannot import digest reference", object=text)
         return parsed.tagged()
+
+    @contextmanager
+    def _cleanly(self) -> Iterator[None]:
+        """Collects what an operation that fails leaves behind."""
+        try:
+            yield
+        except BaseException:
+            self.collect()
+            raise
 
     def _scratch_directory(self, purpose: str) -> "tempfile.TemporaryDirectory[str]":
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
