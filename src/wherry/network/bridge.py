@@ -49,6 +49,7 @@ def set_up(host: Netlink, config: NetworkConfig, live: Iterable[IPv4Interface], 
     Its address is that of the endpoints that are alive, else `bip`, else the device's own, else the one of the `last`
     time where still free, else the first free one.
     """
+    wanted = parse_bip(config.bip) if config.bip else None
     link = _find(host, config.bridge)
     mtu = config.mtu or _uplink_mtu(host)
     if link is None:
@@ -58,7 +59,10 @@ def set_up(host: Netlink, config: NetworkConfig, live: Iterable[IPv4Interface], 
         raise FailedPrecondition(f"{config.bridge} is a {link.kind or 'device'}, not a bridge", object=config.bridge)
     elif link.mtu != mtu:
         host.request(set_link(link.ifindex, mtu=mtu))
-    address = _choose_address(host, config, link, next(iter(live), None), last)
+    alive = next(iter(live), None)
+    if alive and wanted and alive != wanted:
+        _log.warning("%s stays at %s, not %s, as long as containers run on it", config.bridge, alive, wanted)
+    address = alive or wanted or _choose_address(host, link, last)
     for old in _addresses_of(host, link):
         if old != address:
             host.request(delete_address(link.ifindex, str(old.ip), old.network.prefixlen))
@@ -112,16 +116,7 @@ def delete_links(host: Netlink, links: Iterable[Link]) -> None:
                 raise
 
 
-def _choose_address(
-    host: Netlink, config: NetworkConfig, link: Link, live: IPv4Interface | None, last: IPv4Interface | None
-) -> IPv4Interface:
-    wanted = parse_bip(config.bip) if config.bip else None
-    if live is not None:
-        if wanted is not None and wanted != live:
-            _log.warning("%s stays at %s, not %s, as long as containers run on it", config.bridge, live, wanted)
-        return live
-    if wanted is not None:
-        return wanted
+def _choose_address(host: Netlink, link: Link, last: IPv4Interface | None) -> IPv4Interface:
     own = _addresses_of(host, link)
     if own:
         return own[0]

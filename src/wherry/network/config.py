@@ -11,7 +11,8 @@ class NetworkConfig:
     `bridge` is the interface's name (at most 15 bytes), `table` the nftables table's. `bip` is the bridge's address
     with its prefix ("172.17.0.1/16"), None to choose one that meets nothing the host has; `fixed_cidr` narrows what is
     given to containers. `mtu` None follows the interface of the default route. `default_bind` is where ports go that
-    name no address. `icc` False keeps containers from each other but for published ports.
+    name no address. `icc` False keeps containers from each other but for published ports (and
+    from those too where br_netfilter is on: the bridge then translates them before isolating the two ports).
     """
 
     bridge: str

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -37,24 +37,25 @@ class DefaultBridge:
 
     def __init__(self, config: NetworkConfig, store: Store, live: Collection[Endpoint]) -> None:
         self._config = config
-        self._host = Netlink()
-        self._nft = _open_nftables()
-        self._conntrack = Conntrack()
-        self.bridge = self._set_up_bridge(store, live)
-        closed = open_forwarding(self._host, config.bridge, store) if config.ip_forward else ()
-        self._pool = self._make_pool(live)
-        self._ports = Ports(config.default_bind)
-        self._drain = Drain(self._host)
         # What the table leads to: sandbox → endpoint. Guarded, with the table itself, by the lock.
         self._published = {endpoint.sandbox: endpoint for endpoint in live if endpoint.ports}
         self._table_lock = Lock()
-        self._options = rules.TableOptions(
-            config.table, config.bridge, self.bridge.subnet, config.icc, config.ip_masq, closed
-        )
-        self._ports.adopt(port for endpoint in live for port in endpoint.ports)
-        self._nft.run(rules.table(self._options, self._published.values()))
-        warn_of_firewalls(self._nft, config.table)
-        self._restore(live)
+        with ExitStack() as opened:
+            self._host = opened.enter_context(Netlink())
+            self._nft = opened.enter_context(closing(_open_nftables()))
+            self._conntrack = opened.enter_context(closing(Conntrack()))
+            self.bridge = self._set_up_bridge(store, live)
+            closed = open_forwarding(self._host, config.bridge, store) if config.ip_forward else ()
+            self._pool = self._make_pool(live)
+            self._ports = opened.enter_context(closing(Ports(config.default_bind)))
+            self._ports.adopt(port for endpoint in live for port in endpoint.ports)
+            self._drain = opened.enter_context(closing(Drain(self._host)))
+            subnet = self.bridge.subnet
+            self._options = rules.TableOptions(config.table, config.bridge, subnet, config.icc, config.ip_masq, closed)
+            self._nft.run(rules.table(self._options, self._published.values()))
+            warn_of_firewalls(self._nft, config.table)
+            self._restore(live)
+            self._opened = opened.pop_all()
 
     def connect(self, path: Path, draft: Endpoint, request: EndpointRequest) -> Endpoint:
         """A sandbox at `path` on the bridge, with its ports published. `draft` has the names; or nothing is left."""
@@ -101,11 +102,7 @@ class DefaultBridge:
 
     def close(self) -> None:
         """Let go of sockets and threads; bridge, table and sandboxes stay, for the next daemon."""
-        self._drain.close()
-        self._ports.close()
-        self._conntrack.close()
-        self._nft.close()
-        self._host.close()
+        self._opened.close()
 
     def _reserve(self, request: EndpointRequest, draft: Endpoint, address: str) -> tuple[PublishedPort, ...]:
         try:

@@ -72,7 +72,7 @@ table ip {name} {{
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
-    iifname "{bridge}" oifname "{bridge}" ct status dnat masquerade
+    oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
     {masquerade}
   }}
   chain forward {{

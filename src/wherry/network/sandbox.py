@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 from wherry.kernel import netns, sysctl
-from wherry.kernel.netlink import Netlink, add_address, add_route, new_veth, set_bridge_port, set_link
+from wherry.kernel.netlink import Message, Netlink, add_address, add_route, new_veth, set_bridge_port, set_link
 from wherry.network.bridge import Bridge
 from wherry.network.endpoint import Endpoint
 
@@ -40,8 +40,8 @@ def attach(path: Path, endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc
 
 def plug_in(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
     """Put the host's end of the pair, which exists, (back) on the bridge."""
-    host.request(set_link(endpoint.host_ifname, master=bridge.ifindex, mtu=bridge.mtu, up=True))
-    _isolate(endpoint, host, icc=icc)
+    plugged = set_link(endpoint.host_ifname, master=bridge.ifindex, mtu=bridge.mtu, up=True)
+    host.request(plugged, _port(endpoint, icc=icc))
 
 
 def delete(path: Path) -> None:
@@ -66,10 +66,9 @@ def _attach(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> 
             mtu=bridge.mtu,
             master=bridge.ifindex,
         )
-        host.request(pair, set_link(endpoint.host_ifname, up=True))
+        host.request(pair, _port(endpoint, icc=icc), set_link(endpoint.host_ifname, up=True))
     finally:
         os.close(here)
-    _isolate(endpoint, host, icc=icc)
     try:
         sysctl.write(f"net/ipv6/conf/{INTERFACE}/disable_ipv6", "1")
     except FileNotFoundError:
@@ -84,6 +83,7 @@ def _attach(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> 
         )
 
 
-def _isolate(endpoint: Endpoint, host: Netlink, *, icc: bool) -> None:
-    if not icc:
-        host.request(set_bridge_port(host.link(endpoint.host_ifname).ifindex, isolated=True))
+def _port(endpoint: Endpoint, *, icc: bool) -> Message:
+    # Where bridged packets pass the IPv4 rules (br_netfilter), one that is sent to the host's address and translated to
+    # its own sender's does not go up to the host and down again, but straight back through the port.
+    return set_bridge_port(endpoint.host_ifname, hairpin=True, isolated=not icc)

@@ -10,10 +10,11 @@ RTM_NEWADDR, _RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
-_IFLA_PROTINFO, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 12, 27, 28, 31, 32
+_IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 27, 28, 31, 32
 _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _GEN_MODE_NONE = 26, 8, 1
 IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-_IFLA_BRPORT_ISOLATED = 33
+_IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
+_IFLA_BRPORT_HAIRPIN, _IFLA_BRPORT_ISOLATED = 4, 33
 _NLA_F_NESTED = 0x8000
 IFF_UP = 1
 
@@ -119,11 +120,16 @@ def set_link(
     return Message(RTM_NEWLINK, 0, body, "netlink setlink", str(link))
 
 
-def set_bridge_port(link: int, *, isolated: bool) -> Message:
-    """An isolated port exchanges frames with the bridge itself and with ports that are not isolated, only."""
-    body = IFINFO.pack(int(socket.AF_BRIDGE), 0, link, 0, 0)
-    body += attribute(_IFLA_PROTINFO | _NLA_F_NESTED, attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated])))
-    return Message(RTM_NEWLINK, 0, body, "netlink set bridge port", str(link))
+def set_bridge_port(name: str, *, hairpin: bool, isolated: bool) -> Message:
+    """Change a link that is a port of a bridge.
+
+    A hairpin port may get a frame back that came from it. An isolated one exchanges frames with the bridge itself and
+    with ports that are not isolated, only.
+    """
+    data = attribute(_IFLA_BRPORT_HAIRPIN, bytes([hairpin])) + attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated]))
+    info = _text(_IFLA_INFO_SLAVE_KIND, "bridge") + attribute(_IFLA_INFO_SLAVE_DATA | _NLA_F_NESTED, data)
+    body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO | _NLA_F_NESTED, info)
+    return Message(RTM_NEWLINK, 0, body, "netlink set bridge port", name)
 
 
 def delete_link(link: int | str) -> Message:

@@ -1,0 +1,169 @@
+"""Who reaches a published port, and who must not."""
+
+import socket
+from contextlib import closing
+
+import pytest
+from networld import HOST, NEIGHBOUR, Place, World
+
+from wherry.errors import Conflict
+from wherry.kernel import sysctl
+from wherry.kernel.netlink import Netlink, add_route
+from wherry.network import PortRequest
+
+pytestmark = pytest.mark.root
+
+
+def exchange(client: socket.socket, server: socket.socket) -> str:
+    """Sends a word each way; the address the server saw."""
+    with client:
+        accepted, (address, _) = server.accept()
+        with accepted:
+            client.sendall(b"ping")
+            assert accepted.recv(4) == b"ping"
+            accepted.sendall(b"pong")
+            assert client.recv(4) == b"pong"
+    return str(address)
+
+
+def filter_bridged(world: World, value: str) -> None:
+    """Whether bridged packets pass the IPv4 rules; other software on the host decides that."""
+    try:
+        world.host.do(lambda: sysctl.write("net/bridge/bridge-nf-call-iptables", value))
+    except FileNotFoundError:
+        if value == "1":
+            pytest.skip("this kernel has no br_netfilter, or it is not loaded")
+
+
+@pytest.mark.parametrize("bridged", ["0", "1"])
+def test_everyone_reaches_a_port_published_to_all_addresses(world: World, bridged: str) -> None:
+    filter_bridged(world, bridged)
+    networks = world.networks()
+    _, web = world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    _, other = world.connect(networks, "other")
+    with web.serve(80) as server:
+        assert exchange(world.neighbour.connect(HOST, 8080), server) == NEIGHBOUR
+        assert exchange(world.host.connect("127.0.0.1", 8080), server) == networks.gateway
+        assert exchange(world.host.connect("127.0.0.2", 8080), server) == networks.gateway
+        assert exchange(world.host.connect(HOST, 8080), server) == HOST
+        assert exchange(world.host.connect(networks.gateway, 8080), server) == networks.gateway
+        assert exchange(other.connect(HOST, 8080), server) == networks.gateway
+        assert exchange(other.connect(networks.gateway, 8080), server) == networks.gateway
+        assert exchange(web.connect(HOST, 8080), server) == networks.gateway
+    networks.disconnect("web")
+    assert not world.neighbour.reaches(HOST, 8080)
+    assert not world.host.reaches("127.0.0.1", 8080)
+
+
+def test_a_port_published_to_one_address_is_there_only(world: World) -> None:
+    networks = world.networks()
+    local = PortRequest(80, host_ip="127.0.0.1", host_port_start=8080)
+    uplink = PortRequest(81, host_ip=HOST, host_port_start=8080)
+    _, web = world.connect(networks, "web", local, uplink)
+    with web.serve(80) as inner, web.serve(81) as outer:
+        exchange(world.host.connect("127.0.0.1", 8080), inner)
+        exchange(world.neighbour.connect(HOST, 8080), outer)
+        assert not world.host.reaches(networks.gateway, 8080)
+
+
+def test_what_is_not_published_is_not_reached(world: World) -> None:
+    networks = world.networks()
+    web, place = world.connect(networks, "web", PortRequest(80, host_ip="127.0.0.1", host_port_start=8080))
+    aim(world.neighbour, "172.16.0.0", 12)
+    aim(world.neighbour, "127.0.0.9", 32, table_local=False)
+    with place.serve(80), place.serve(81):
+        assert not world.neighbour.reaches(HOST, 81)
+        assert not world.neighbour.reaches(web.ipv4, 80), "a neighbour reaches a container by a route of its own"
+        assert not world.neighbour.reaches(networks.gateway, 8080)
+        assert not world.neighbour.reaches("127.0.0.9", 8080)
+        # From the inside the host's loopback is out of reach too, though route_localnet is on.
+        with world.host.serve(9000, "127.0.0.1"):
+            assert world.host.reaches("127.0.0.1", 9000)
+            assert not send_to_loopback(place, networks.gateway, 9000)
+
+
+def aim(place: Place, network: str, prefix: int, *, table_local: bool = True) -> None:
+    """Route a network at the host, as an attacker on the same wire would."""
+
+    def add() -> None:
+        with Netlink() as inside:
+            inside.request(add_route(network, prefix, gateway=HOST))
+
+    place.do(add)
+
+
+def send_to_loopback(place: Place, gateway: str, port: int) -> bool:
+    def attempt() -> bool:
+        sysctl.write("net/ipv4/conf/all/route_localnet", "1")
+        with Netlink() as inside:
+            inside.request(add_route("127.0.0.1", 32, gateway=gateway))
+        with socket.socket() as client:
+            client.settimeout(0.3)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            try:
+                client.connect(("127.0.0.1", port))
+            except OSError:
+                return False
+            return True
+
+    return place.do(attempt)
+
+
+def test_containers_reach_out_and_are_not_seen(world: World) -> None:
+    networks = world.networks()
+    _, one = world.connect(networks, "one")
+    with world.neighbour.serve(7000) as server:
+        assert exchange(one.connect(NEIGHBOUR, 7000), server) == HOST
+    with world.host.serve(7001) as server:
+        one.connect(networks.gateway, 7001).close()
+
+
+@pytest.mark.parametrize("bridged", ["0", "1"])
+@pytest.mark.parametrize("icc", [True, False])
+def test_containers_reach_each_other_unless_told_otherwise(world: World, icc: bool, bridged: str) -> None:
+    filter_bridged(world, bridged)
+    networks = world.networks(icc=icc)
+    endpoint, a = world.connect(networks, "a", PortRequest(80, host_port_start=8080))
+    _, b = world.connect(networks, "b")
+    with a.serve(80) as server:
+        assert b.reaches(endpoint.ipv4, 80) is icc
+        if icc:
+            server.accept()[0].close()
+        if icc or bridged == "0":
+            exchange(b.connect(HOST, 8080), server)
+
+
+def test_datagrams_find_their_way_though_the_client_never_stops(world: World) -> None:
+    networks = world.networks()
+    with closing(world.neighbour.datagrams()) as client:
+        client.sendto(b"too early", (HOST, 5353))
+        for name in ("first", "second"):
+            endpoint, place = world.connect(networks, name, PortRequest(53, "udp", host_port_start=5353))
+            with closing(place.datagrams(53)) as server:
+                client.sendto(name.encode(), (HOST, 5353))
+                data, sender = server.recvfrom(100)
+                assert data.decode() == name
+                assert sender[0] == NEIGHBOUR
+                server.sendto(b"answer", sender)
+                assert client.recvfrom(100) == (b"answer", (HOST, 5353))
+            networks.disconnect(name)
+            assert endpoint.ports[0].proto == "udp"
+
+
+def test_other_programs_keep_and_lose_their_ports_as_with_docker(world: World) -> None:
+    networks = world.networks()
+    before = world.ruleset()
+    with world.host.serve(8080):
+        with pytest.raises(Conflict, match=r"bind host port for 0.0.0.0:8080:172\S*:80/tcp: address already in use"):
+            world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    assert networks.wait_drained(5)
+    assert world.ruleset() == before
+    assert not [name for name in world.links() if name.startswith("wveth")]
+    web, _ = world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    assert web.ipv4.endswith(".0.2")
+    with pytest.raises(OSError, match="in use"):
+        world.host.serve(8080)
+    with pytest.raises(
+        Conflict, match=r"endpoint two \([0-9a-f]{64}\): Bind for 0.0.0.0:8080 failed: port is already alloc"
+    ):
+        world.connect(networks, "two", PortRequest(80, host_port_start=8080))
