@@ -121,14 +121,15 @@ def _unpacked(packages: Iterable[str], directory: Path) -> Path:
     if not directory.exists():
         partial = directory.with_name(f"{directory.name}.{os.getpid()}")
         (partial / "packages").mkdir(parents=True)
-        _run("apt-get", "download", "-q", *packages, cwd=partial / "packages")
-        for package in (partial / "packages").glob("*.deb"):
-            _run("dpkg-deb", "--extract", str(package), str(partial / "root"))
-            package.unlink()
         try:
-            partial.rename(directory)
-        except OSError:  # another test process was faster
-            shutil.rmtree(partial)
+            _run("apt-get", "download", "-q", *packages, cwd=partial / "packages")
+            for package in (partial / "packages").glob("*.deb"):
+                _run("dpkg-deb", "--extract", str(package), str(partial / "root"))
+                package.unlink()
+            if not directory.exists():  # another test process may have been faster
+                partial.rename(directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return directory / "root"
 
 
@@ -150,9 +151,9 @@ def _qemu(cache: Path) -> list[str]:
     installed = shutil.which("qemu-system-x86_64")
     if installed:
         return [installed]
-    # What an installation would bring, without installing: "'URL' NAME_VERSION_ARCH.deb SIZE HASH".
-    plan = _run("apt-get", "install", "--no-install-recommends", "--print-uris", "-qq", _QEMU_PACKAGE)
-    packages = [line.split()[1].partition("_")[0] for line in plan.splitlines() if line.startswith("'")]
+    # What an installation would bring, without installing: "Inst NAME (VERSION ...)".
+    plan = _run("apt-get", "install", "--no-install-recommends", "--simulate", "-qq", _QEMU_PACKAGE)
+    packages = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     root = _unpacked(packages, cache)
     libraries = [str(path) for path in (root / "usr/lib/x86_64-linux-gnu", root / "lib/x86_64-linux-gnu")]
     environment = ["env", "LD_LIBRARY_PATH=" + ":".join(libraries)]
