@@ -129,6 +129,19 @@ def stat(pid: int | str) -> Stat | None:
     return Stat(fields[0].decode(), int(fields[1]), int(fields[19]))
 
 
+def zombie_status(pid: int, start_time: int) -> int | None:
+    """The wait status of a zombie, which /proc shows to root whoever its parent is; None when it is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read(4096) or b""
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    if fields[0] != b"Z" or int(fields[19]) != start_time:
+        return None
+    return int(fields[49])
+
+
 def start_time(pid: int) -> int | None:
     """Start of the process in clock ticks since boot, or None."""
     found = stat(pid)
