@@ -44,24 +44,27 @@ class Connection(RequestHandler):
             self._early += data
             if len(self._early) > _EARLY_LIMIT and self.transport is not None:
                 self.transport.pause_reading()
-        elif self._partial or (data.startswith(b"POST ") and self._idle() and _TAKES_OVER.match(data)):
-            self._receive_takeover(self._partial + data)
+        elif self._partial or (data[:1] == b"P" and self._idle()):
+            self._receive_post(self._partial + data)
         else:
             super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client will send no more: keep the connection for the answer that is being made."""
         self.at_eof = True
-        if self._idle():
+        if self._idle() or self._partial:
             return None
         self.close()
-        request = self._current_request
-        if not self._held:
-            if request is not None and not request.content.is_eof():
-                request._cancel(ConnectionResetError("the client ended its request early"))
-            if self._gone is not None:
-                self._gone()
+        if self._current_request is not None:
+            self.begin(self._current_request)
+        if not self._held and self._gone is not None:
+            self._gone()
         return True
+
+    def begin(self, request: BaseRequest) -> None:
+        """A handler starts with `request`: when the rest of its body will never come, its readers must know."""
+        if self.at_eof and not self._held and not request.content.is_eof():
+            request._cancel(ConnectionResetError("the client ended its request early"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
@@ -102,18 +105,24 @@ class Connection(RequestHandler):
         waiter = self._waiter
         return waiter is not None and not waiter.done() and not self._messages
 
-    def _receive_takeover(self, data: bytes) -> None:
+    def _receive_post(self, data: bytes) -> None:
         self._partial = b""
+        if b"\n" not in data and len(data) < _HEAD_LIMIT:
+            self._partial = data
+        elif not _TAKES_OVER.match(data):
+            super().data_received(data)
+        else:
+            self._receive_takeover(data)
+
+    def _receive_takeover(self, data: bytes) -> None:
         end = data.find(b"\r\n\r\n") + 4
-        if end == 3:
-            if len(data) < _HEAD_LIMIT:
-                self._partial = data
-                return
-            end = len(data)
-        head = data[:end]
+        if end == 3 and len(data) < _HEAD_LIMIT:
+            self._partial = data
+            return
+        head = data[:end] if end != 3 else data
         length = _LENGTH.search(head)
         stop = end + (int(length[1]) if length else 0)
-        if _NOT_PLAIN.search(head) or stop - end > _EARLY_LIMIT:
+        if end == 3 or _NOT_PLAIN.search(head) or stop - end > _EARLY_LIMIT:
             super().data_received(data)
         elif len(data) < stop:
             self._partial = data

@@ -115,6 +115,8 @@ async def _relay(call: Call, process: "ExecStream") -> None:
         client.take_over(takeover_head(call, stream_type(call, process.tty)))
         # Cancelled when the client leaves, by closing or by its detach keys.
         await asyncio.wait((client.output,))
+        await client.stop()
+        process.close()
         client.finish()
         await client.closed
     finally:

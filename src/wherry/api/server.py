@@ -64,6 +64,8 @@ class Api:
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """The answer to `request`; never raises for what a client or the engine did."""
         answer: Answer
+        connection = connection_of(request)
+        connection.begin(request)
         try:
             answer = await self._answer(request)
         except errors.WherryError as error:
@@ -74,7 +76,7 @@ class Api:
             log.exception("%s %s failed", request.method, request.raw_path)
             answer = reply_error(500, f"internal error: {type(error).__name__}: {error}")
         if not isinstance(answer, TakenOver):
-            connection_of(request).release()
+            connection.release()
         return cast(StreamResponse, answer)
 
     async def _answer(self, request: BaseRequest) -> Answer:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.unit.api.fake_engine import FakeEngine
+from fake_engine import FakeEngine
 
 from wherry.api import Api
 
@@ -32,3 +32,6 @@ async def _serve(test: Callable[[FakeEngine, str], Awaitable[None]], path: str) 
     finally:
         server.close()
         await factory.shutdown(1)
+        for container in engine.containers.made.values():
+            for streams in container.attached:
+                streams.close()
