@@ -13,6 +13,7 @@ class NetworkConfig:
     given to containers. `mtu` None follows the interface of the default route. `default_bind` is where ports go that
     name no address. `icc` False keeps containers from each other but for published ports (and
     from those too where br_netfilter is on: the bridge then translates them before isolating the two ports).
+    `warm` is how many sandboxes are kept ready ahead of need.
     """
 
     bridge: str
@@ -25,3 +26,4 @@ class NetworkConfig:
     icc: bool = True
     ip_forward: bool = True
     ip_masq: bool = True
+    warm: int = 4

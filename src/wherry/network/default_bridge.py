@@ -24,7 +24,9 @@ from wherry.network.drain import Drain
 from wherry.network.endpoint import Endpoint, EndpointRequest, PublishedPort
 from wherry.network.forwarding import open_forwarding, warn_of_firewalls
 from wherry.network.ipam import AddressPool, mac_of
+from wherry.network.pool import WarmPool
 from wherry.network.ports import Ports
+from wherry.network.sandbox import Prepared
 from wherry.state import Put, Store
 
 _log = logging.getLogger(__name__)
@@ -35,8 +37,9 @@ _UDP = 17
 class DefaultBridge:
     """Made by starting it. Every method may be called from any thread; only the table's changes wait for each other."""
 
-    def __init__(self, config: NetworkConfig, store: Store, live: Collection[Endpoint]) -> None:
+    def __init__(self, config: NetworkConfig, directory: Path, store: Store, live: Collection[Endpoint]) -> None:
         self._config = config
+        self._directory = directory
         # What the table leads to: sandbox → endpoint. Guarded, with the table itself, by the lock.
         self._published = {endpoint.sandbox: endpoint for endpoint in live if endpoint.ports}
         self._table_lock = Lock()
@@ -46,7 +49,7 @@ class DefaultBridge:
             self._conntrack = opened.enter_context(closing(Conntrack()))
             self.bridge = self._set_up_bridge(store, live)
             closed = open_forwarding(self._host, config.bridge, store) if config.ip_forward else ()
-            self._pool = self._make_pool(live)
+            self._addresses = self._make_pool(live)
             self._ports = opened.enter_context(closing(Ports(config.default_bind)))
             self._ports.adopt(port for endpoint in live for port in endpoint.ports)
             self._drain = opened.enter_context(closing(Drain(self._host)))
@@ -55,27 +58,29 @@ class DefaultBridge:
             self._nft.run(rules.table(self._options, self._published.values()))
             warn_of_firewalls(self._nft, config.table)
             self._restore(live)
+            warm = WarmPool(self._prepare, sandbox.discard, config.warm)
+            self._warm = opened.enter_context(closing(warm))
             self._opened = opened.pop_all()
 
-    def connect(self, path: Path, draft: Endpoint, request: EndpointRequest) -> Endpoint:
-        """A sandbox at `path` on the bridge, with its ports published. `draft` has the names; or nothing is left."""
+    def connect(self, draft: Endpoint, request: EndpointRequest) -> Endpoint:
+        """A sandbox on the bridge, with its ports published; when that fails, nothing. `draft` has the names."""
         with ExitStack() as undo:
-            name = sandbox.host_interface()
-            address = self._pool.allocate()
-            # Whatever fails, an interface may already be there that answers for the address.
-            undo.callback(self._drain.add, name, partial(self._pool.release, address))
+            made = self._warm.take() or self._prepare()
+            undo.callback(sandbox.discard, made)
+            address = self._addresses.allocate()
+            undo.callback(self._drain.add, made.host_ifname, partial(self._addresses.release, address))
             ports = self._reserve(request, draft, str(address))
             undo.callback(self._ports.release, ports)
             endpoint = Endpoint(
                 sandbox=draft.sandbox,
-                netns=path,
+                netns=made.path,
                 network=draft.network,
                 network_id=draft.network_id,
                 driver=draft.driver,
                 endpoint_id=draft.endpoint_id,
                 name=draft.name,
                 ifname=sandbox.INTERFACE,
-                host_ifname=name,
+                host_ifname=made.host_ifname,
                 mac=request.mac or mac_of(address),
                 ipv4=str(address),
                 prefix=self.bridge.subnet.prefixlen,
@@ -84,8 +89,9 @@ class DefaultBridge:
             )
             undo.callback(self._withdraw, endpoint)
             self._publish(endpoint)
-            sandbox.create(path, endpoint, self._host, self.bridge, icc=self._config.icc)
+            sandbox.configure(made, endpoint)
             undo.pop_all()
+        made.inside.close()
         return endpoint
 
     def disconnect(self, endpoint: Endpoint) -> None:
@@ -94,15 +100,22 @@ class DefaultBridge:
         self._ports.release(endpoint.ports)
         if endpoint.netns is not None:
             sandbox.delete(endpoint.netns)
-        self._drain.add(endpoint.host_ifname, partial(self._pool.release, IPv4Address(endpoint.ipv4)))
+        self._drain.add(endpoint.host_ifname, partial(self._addresses.release, IPv4Address(endpoint.ipv4)))
 
     def wait_drained(self, timeout: float) -> bool:
         """Wait until the interfaces of everything disconnected are gone."""
         return self._drain.wait_empty(timeout)
 
+    def wait_warm(self, timeout: float) -> bool:
+        """Wait until the sandboxes made ahead are ready."""
+        return self._warm.wait_full(timeout)
+
     def close(self) -> None:
         """Let go of sockets and threads; bridge, table and sandboxes stay, for the next daemon."""
         self._opened.close()
+
+    def _prepare(self) -> Prepared:
+        return sandbox.prepare(self._directory, self._host, self.bridge, icc=self._config.icc)
 
     def _reserve(self, request: EndpointRequest, draft: Endpoint, address: str) -> tuple[PublishedPort, ...]:
         try:
@@ -188,7 +201,7 @@ class DefaultBridge:
             if link.master != self.bridge.ifindex or not link.up or link.mtu != self.bridge.mtu:
                 sandbox.plug_in(endpoint, self._host, self.bridge, icc=icc)
         elif endpoint.netns is not None and netns.is_mounted(str(endpoint.netns)):
-            sandbox.attach(endpoint.netns, endpoint, self._host, self.bridge, icc=icc)
+            sandbox.restore(endpoint.netns, endpoint, self._host, self.bridge, icc=icc)
         else:
             _log.warning("%s has lost its network namespace", endpoint.name or endpoint.sandbox)
 

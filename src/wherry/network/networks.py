@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, NamedTuple
 
-from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
+from wherry.errors import Conflict, FailedPrecondition, Internal, InvalidArgument, NotFound
 from wherry.kernel import netns
 from wherry.network import documents, ports, sandbox
 from wherry.network.config import NetworkConfig
@@ -61,7 +61,8 @@ class Networks:
         for name in os.listdir(self._directory):
             if self._directory / name not in known:
                 sandbox.delete(self._directory / name)
-        self._default = DefaultBridge(self._config, self._store, [e for e in live if e.driver == "bridge"])
+        bridged = [endpoint for endpoint in live if endpoint.driver == "bridge"]
+        self._default = DefaultBridge(self._config, self._directory, self._store, bridged)
         self._endpoints = {endpoint.sandbox: endpoint for endpoint in live}
 
     def close(self) -> None:
@@ -90,9 +91,11 @@ class Networks:
             self._endpoints[sandbox] = None
         try:
             endpoint = self._connect(sandbox, network, request)
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 self._endpoints.pop(sandbox, None)
+            if isinstance(error, OSError):
+                raise Internal(f"failed to set up container networking: {error}", object=sandbox) from error
             raise
         with self._lock:
             self._endpoints[sandbox] = endpoint
@@ -124,8 +127,12 @@ class Networks:
         return self._document(self._find(name), names or {})
 
     def wait_drained(self, timeout: float) -> bool:
-        """Wait until nothing of what was disconnected is left in the kernel; False when it takes longer."""
+        """Wait until nothing of what was disconnected is left in the kernel; False when it takes longer. For tests."""
         return self._bridge().wait_drained(timeout)
+
+    def wait_warm(self, timeout: float) -> bool:
+        """Wait until as many sandboxes as configured are ready ahead of need. For tests and benchmarks."""
+        return self._bridge().wait_warm(timeout)
 
     def _connect(self, name: str, network: _Network, request: EndpointRequest) -> Endpoint:
         path = self._directory / name
@@ -139,7 +146,7 @@ class Networks:
             name=request.name,
         )
         if network.driver == "bridge":
-            return self._bridge().connect(path, draft, request)
+            return self._bridge().connect(draft, request)
         if network.driver == "null":
             sandbox.create_isolated(path)
         return draft

@@ -1,8 +1,13 @@
-"""A sandbox: a network namespace with a loopback interface and, on a bridge, one end of a veth pair."""
+"""A sandbox: a network namespace with a loopback interface and, on a bridge, one end of a veth pair.
+
+It is made in two steps: `prepare` does what takes the kernel long and is the same for all, `configure` gives it its
+address.
+"""
 
 import os
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 from wherry.kernel import netns, sysctl
 from wherry.kernel.netlink import Message, Netlink, add_address, add_route, new_veth, set_bridge_port, set_link
@@ -13,35 +18,64 @@ INTERFACE = "eth0"
 _PREFIX = "wveth"
 
 
-def host_interface() -> str:
-    """A new name for the host's end of a veth pair, 15 bytes."""
-    return _PREFIX + os.urandom(5).hex()
+class Prepared(NamedTuple):
+    """A sandbox without an address. `inside` is a netlink socket in it, to be closed by the owner."""
+
+    path: Path
+    host_ifname: str
+    ifindex: int
+    inside: Netlink
 
 
 def is_host_interface(name: str) -> bool:
-    """Whether the name is one that `host_interface` gives."""
+    """Whether the name is one that `prepare` gives to the host's end of a pair."""
     return name.startswith(_PREFIX) and len(name) == len(_PREFIX) + 10
 
 
 def create_isolated(path: Path) -> None:
     """A sandbox with nothing but the loopback interface."""
-    netns.create(str(path), _raise_loopback)
+
+    def raise_loopback() -> None:
+        with Netlink() as inside:
+            inside.request(set_link("lo", up=True))
+
+    netns.create(str(path), raise_loopback)
 
 
-def create(path: Path, endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
-    """A sandbox on the bridge. When anything fails, nothing is left."""
-    netns.create(str(path), lambda: _attach(endpoint, host, bridge, icc=icc))
+def prepare(directory: Path, host: Netlink, bridge: Bridge, *, icc: bool) -> Prepared:
+    """A sandbox in a new file of `directory`, on the bridge, both ends up. When anything fails, nothing is left."""
+    key = os.urandom(5).hex()
+    path, name = directory / key, _PREFIX + key
+    ifindex, inside = netns.create(str(path), lambda: _plug(name, host, bridge, icc=icc))
+    return Prepared(path, name, ifindex, inside)
 
 
-def attach(path: Path, endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
-    """Give a sandbox that lost its veth pair a new one."""
-    netns.enter(str(path), lambda: _attach(endpoint, host, bridge, icc=icc))
+def configure(prepared: Prepared, endpoint: Endpoint) -> None:
+    """Give a sandbox its endpoint's addresses."""
+    prepared.inside.request(
+        set_link(prepared.ifindex, mac=endpoint.mac),
+        add_address(prepared.ifindex, endpoint.ipv4, endpoint.prefix),
+        add_route(None, 0, gateway=endpoint.gateway),
+    )
+
+
+def restore(path: Path, endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
+    """Give a sandbox that lost its veth pair a new one, of the same name."""
+    ifindex, inside = netns.enter(str(path), lambda: _plug(endpoint.host_ifname, host, bridge, icc=icc))
+    with inside:
+        configure(Prepared(path, endpoint.host_ifname, ifindex, inside), endpoint)
 
 
 def plug_in(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
     """Put the host's end of the pair, which exists, (back) on the bridge."""
-    plugged = set_link(endpoint.host_ifname, master=bridge.ifindex, mtu=bridge.mtu, up=True)
-    host.request(plugged, _port(endpoint, icc=icc))
+    name = endpoint.host_ifname
+    host.request(set_link(name, master=bridge.ifindex, mtu=bridge.mtu, up=True), _port(name, icc=icc))
+
+
+def discard(prepared: Prepared) -> None:
+    """Let go of a sandbox that nobody wants."""
+    prepared.inside.close()
+    delete(prepared.path)
 
 
 def delete(path: Path) -> None:
@@ -49,24 +83,12 @@ def delete(path: Path) -> None:
     netns.delete(str(path))
 
 
-def _raise_loopback() -> None:
-    with Netlink() as inside:
-        inside.request(set_link("lo", up=True))
-
-
-def _attach(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
-    """Runs in the sandbox; `host` is a socket of the host's namespace."""
+def _plug(name: str, host: Netlink, bridge: Bridge, *, icc: bool) -> tuple[int, Netlink]:
+    """Runs in the sandbox; `host` is a socket of the host's namespace. Returns the inner end's ifindex and a socket."""
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        pair = new_veth(
-            endpoint.host_ifname,
-            peer=INTERFACE,
-            peer_netns=here,
-            peer_mac=endpoint.mac,
-            mtu=bridge.mtu,
-            master=bridge.ifindex,
-        )
-        host.request(pair, _port(endpoint, icc=icc), set_link(endpoint.host_ifname, up=True))
+        pair = new_veth(name, peer=INTERFACE, peer_netns=here, mtu=bridge.mtu, master=bridge.ifindex)
+        host.request(pair, _port(name, icc=icc), set_link(name, up=True))
     finally:
         os.close(here)
     try:
@@ -74,16 +96,16 @@ def _attach(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> 
     except FileNotFoundError:
         pass  # a kernel without IPv6
     ifindex = socket.if_nametoindex(INTERFACE)
-    with Netlink() as inside:
-        inside.request(
-            set_link("lo", up=True),
-            set_link(ifindex, up=True),
-            add_address(ifindex, endpoint.ipv4, endpoint.prefix),
-            add_route(None, 0, gateway=endpoint.gateway),
-        )
+    inside = Netlink()
+    try:
+        inside.request(set_link("lo", up=True), set_link(ifindex, up=True))
+    except BaseException:
+        inside.close()
+        raise
+    return ifindex, inside
 
 
-def _port(endpoint: Endpoint, *, icc: bool) -> Message:
+def _port(name: str, *, icc: bool) -> Message:
     # Where bridged packets pass the IPv4 rules (br_netfilter), one that is sent to the host's address and translated to
     # its own sender's does not go up to the host and down again, but straight back through the port.
-    return set_bridge_port(endpoint.host_ifname, hairpin=True, isolated=not icc)
+    return set_bridge_port(name, hairpin=True, isolated=not icc)

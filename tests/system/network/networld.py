@@ -68,9 +68,9 @@ class World:
                 add_route(None, 0, gateway=NEIGHBOUR),
             )
 
-    def networks(self, live: tuple[Endpoint, ...] = (), **options: object) -> Networks:
+    def networks(self, live: tuple[Endpoint, ...] = (), warm: int = 0, **options: object) -> Networks:
         """A daemon's networks, started on the host. All share the store, as one daemon after the other does."""
-        config = NetworkConfig(bridge="br-test", table="test", exec_root=self.exec_root, **options)  # type: ignore[arg-type]
+        config = NetworkConfig(bridge="br-test", table="test", exec_root=self.exec_root, warm=warm, **options)  # type: ignore[arg-type]
 
         def start() -> Networks:
             made = Networks(config, self.store)
@@ -111,7 +111,7 @@ class World:
     def _make_neighbour(host: Netlink) -> None:
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         wire = host.link("wire").ifindex
-        pair = new_veth("eth0", peer="eth0", peer_netns=here, peer_mac="02:00:00:00:00:02", mtu=1400, master=wire)
+        pair = new_veth("eth0", peer="eth0", peer_netns=here, mtu=1400, master=wire)
         host.request(pair)
         os.close(here)
         with Netlink() as inside:

@@ -1,16 +1,13 @@
 """Networks over the life of daemons: what survives, what is restored, what is cleaned away."""
 
-import errno
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from networld import HOST, Place, World
 
-from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
+from wherry.errors import Conflict, FailedPrecondition, Internal, InvalidArgument, NotFound
 from wherry.kernel import sysctl
 from wherry.kernel.netlink import Netlink, add_address, delete_link, new_bridge, new_veth, set_link
 from wherry.kernel.nftables import Nftables
@@ -101,7 +98,7 @@ def test_the_next_daemon_keeps_the_living_and_removes_the_rest(world: World) -> 
         assert world.neighbour.reaches(HOST, 8080), "connections do not need a daemon"
         again = world.networks(live=(type(web).from_json(web.to_json()),))
         assert wveths(world) == {web.host_ifname}
-        assert os.listdir(world.exec_root / "netns") == ["web"]
+        assert os.listdir(world.exec_root / "netns") == [place.path.name]
         assert world.neighbour.reaches(HOST, 8080)
         assert "8081" not in world.ruleset()
     with pytest.raises(OSError, match="in use"):
@@ -186,7 +183,7 @@ def test_a_start_that_cannot_be_says_why(world: World) -> None:
     with world.host.do(Netlink) as host:
         wire = host.link("wire").ifindex
         here = os.open(world.host.path, os.O_RDONLY)
-        host.request(new_veth("br-test", peer="x", peer_netns=here, peer_mac=MAC, mtu=1500, master=wire))
+        host.request(new_veth("br-test", peer="x", peer_netns=here, mtu=1500, master=wire))
         os.close(here)
     with pytest.raises(FailedPrecondition, match="br-test is a veth, not a bridge"):
         world.networks()
@@ -242,19 +239,33 @@ def test_many_at_once_leave_nothing(world: World) -> None:
     assert os.listdir(world.exec_root / "netns") == []
 
 
-def test_a_namespace_that_cannot_be_made_leaves_nothing(world: World) -> None:
+def test_a_sandbox_that_cannot_be_made_leaves_nothing(world: World) -> None:
     networks = world.networks()
     before = world.ruleset()
-    (world.exec_root / "netns" / "box").touch()
-    with pytest.raises(OSError) as caught:
+    with world.host.do(Netlink) as host:
+        host.request(delete_link("br-test"))
+    with pytest.raises(Internal, match="newlink veth"):
         world.connect(networks, "box", PortRequest(80, host_port_start=8080))
-    assert caught.value.errno == errno.EEXIST
     assert networks.wait_drained(5)
     assert world.ruleset() == before
-    with world.host.serve(8080) as server:
-        assert isinstance(server, socket.socket)
-    Path(world.exec_root / "netns" / "box").unlink()
-    assert world.connect(networks, "box")[0].ipv4 == "172.17.0.2"
+    assert os.listdir(world.exec_root / "netns") == []
+    world.host.serve(8080).close()
+
+
+def test_sandboxes_made_ahead_are_used_and_do_not_outlive_their_daemon(world: World) -> None:
+    networks = world.networks(warm=3)
+    assert networks.wait_warm(5)
+    ready = wveths(world)
+    assert len(ready) == 3
+    web, place = world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    assert web.host_ifname in ready
+    with place.serve(80):
+        assert world.neighbour.reaches(HOST, 8080)
+    assert networks.wait_warm(5)
+    # As after kill -9: nobody closes them.
+    world.networks(live=(web,), warm=0)
+    assert wveths(world) == {web.host_ifname}
+    assert os.listdir(world.exec_root / "netns") == [place.path.name]
 
 
 def test_nothing_works_before_the_start(world: World) -> None:

@@ -11,7 +11,6 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 27, 28, 31, 32
-_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _GEN_MODE_NONE = 26, 8, 1
 IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
 _IFLA_BRPORT_HAIRPIN, _IFLA_BRPORT_ISOLATED = 4, 33
@@ -74,14 +73,14 @@ def new_bridge(name: str, *, mac: str, mtu: int = 0) -> Message:
     return Message(RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body, "netlink newlink bridge", name)
 
 
-def new_veth(name: str, *, peer: str, peer_netns: int, peer_mac: str, mtu: int, master: int) -> Message:
+def new_veth(name: str, *, peer: str, peer_netns: int, mtu: int, master: int) -> Message:
     """A pair of links: `name` here, down, a port of the bridge `master`; `peer` in the namespace of a descriptor.
 
     One queue each: the kernel's default is one per possible CPU, which is memory for nothing without XDP.
     """
     queues = _number(_IFLA_NUM_TX_QUEUES, 1) + _number(_IFLA_NUM_RX_QUEUES, 1)
     size = _number(IFLA_MTU, mtu)
-    inner = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer) + _mac(peer_mac) + size + queues
+    inner = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer) + size + queues
     inner += _number(_IFLA_NET_NS_FD, peer_netns)
     data = attribute(_IFLA_INFO_DATA | _NLA_F_NESTED, attribute(_VETH_INFO_PEER | _NLA_F_NESTED, inner))
     body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + size + queues + _number(IFLA_MASTER, master)
@@ -93,30 +92,25 @@ def set_link(
     link: int | str,
     *,
     up: bool | None = None,
+    mac: str | None = None,
     mtu: int | None = None,
     master: int | None = None,
     group: int | None = None,
-    no_ipv6_address: bool = False,
 ) -> Message:
-    """Change a link, by index or name.
-
-    `master` 0 takes it out of its bridge; `no_ipv6_address`: it makes itself no link-local address. The kernel sets
-    the flags before the address mode, so a link that must never have an address takes two messages.
-    """
+    """Change a link, by index or name. `master` 0 takes it out of its bridge."""
     flags = IFF_UP if up else 0
     index = link if isinstance(link, int) else 0
     body = IFINFO.pack(0, 0, index, flags, 0 if up is None else IFF_UP)
     if isinstance(link, str):
         body += _text(IFLA_IFNAME, link)
+    if mac is not None:
+        body += _mac(mac)
     if mtu is not None:
         body += _number(IFLA_MTU, mtu)
     if master is not None:
         body += _number(IFLA_MASTER, master)
     if group is not None:
         body += _number(_IFLA_GROUP, group)
-    if no_ipv6_address:
-        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_GEN_MODE_NONE]))
-        body += attribute(_IFLA_AF_SPEC, attribute(int(socket.AF_INET6), mode))
     return Message(RTM_NEWLINK, 0, body, "netlink setlink", str(link))
 
 
