@@ -1,6 +1,7 @@
 """Tar streams to and from directory trees, through directory descriptors, never leaving the root they are given."""
 
 from wherry.archive._blocks import Readable
+from wherry.archive._copy import copy_tree
 from wherry.archive._entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
 from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
 from wherry.archive._pack import PackOptions, pack
@@ -26,6 +27,7 @@ __all__ = [
     "UnpackResult",
     "Whiteouts",
     "Writable",
+    "copy_tree",
     "open_directory",
     "pack",
     "read_file",

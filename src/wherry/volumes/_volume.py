@@ -1,0 +1,74 @@
+"""A volume's record, and the grammar of its name."""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wherry.errors import InvalidArgument
+
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """`created`: RFC 3339, whole seconds. `mountpoint`: the directory on this host."""
+
+    name: str
+    created: str
+    mountpoint: str
+    driver: str = "local"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def anonymous(self) -> bool:
+        return ANONYMOUS_LABEL in self.labels
+
+    def to_json(self) -> dict[str, Any]:
+        """The Engine API's Volume."""
+        return {
+            "CreatedAt": self.created,
+            "Driver": self.driver,
+            "Labels": dict(self.labels) or None,
+            "Mountpoint": self.mountpoint,
+            "Name": self.name,
+            "Options": dict(self.options) or None,
+            "Scope": "local",
+        }
+
+    def to_bytes(self) -> bytes:
+        """For the store; the mount point follows from where the data root is."""
+        kept = {"created": self.created, "labels": dict(self.labels), "options": dict(self.options)}
+        return json.dumps(kept).encode()
+
+    @classmethod
+    def from_bytes(cls, name: str, mountpoint: str, data: bytes) -> "Volume":
+        return cls(name=name, mountpoint=mountpoint, **json.loads(data))
+
+
+def random_name() -> str:
+    return secrets.token_hex(32)
+
+
+def is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(os.fsencode(name)) <= 255
+
+
+def check_name(name: str) -> None:
+    """InvalidArgument, in docker's words, when it cannot name a local volume."""
+    if len(name) == 1:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters",
+            object=name,
+        )
+    if not is_name(name):
+        raise InvalidArgument(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
+            object=name,
+        )
