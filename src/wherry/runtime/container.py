@@ -1,6 +1,6 @@
 """The runtime as a library: what both the monitor and `wherry-runtime` do with containers.
 
-One directory per container under `root` (state.py). Nothing is kept in memory, so any process with access to the
+One state file per container under `root` (state.py). Nothing is kept in memory, so any process with access to the
 directory can do anything, and a crash of one is no one else's.
 """
 
@@ -15,7 +15,7 @@ from wherry.kernel import capabilities, namespaces, processes
 from wherry.kernel import cgroups as cgroup_room
 from wherry.runtime import document as d
 from wherry.runtime import exec_plan, launch, plan
-from wherry.runtime.state import Directory, Exit, Process, Record, list_ids
+from wherry.runtime.state import Exit, Process, Record, StateFile, list_ids
 from wherry.spec import fastjson
 
 TYPE_CHECKING = False
@@ -62,31 +62,27 @@ class Runtime:
         preserve: int = 0,
     ) -> Waiting[Launched]:
         """Make a container and start its program; with `wait`, up to but not including the program."""
-        directory = Directory(self.root, identifier)
+        saved = StateFile(self.root, identifier)
         config = load_config(bundle)
         group = _cgroup(config, identifier)
         host = plan.Host(self._bounding, dict(group.paths), self._version)
         made = plan.build(config, identifier, bundle, layers, host, wait=wait)
         record = _record(config, identifier, bundle)
-        try:
-            os.mkdir(directory.path, 0o711)
-        except FileExistsError:
-            raise errors.Conflict(f"container {identifier!r} exists already", object=identifier) from None
-        directory.write_record(record)
+        saved.create(record)
         fds: list[int] = []
         try:
             group.create()
             if made.resources:
                 group.apply(_with_default_devices(made.resources))
-            prepared = self._prepare(made, group, directory, wait, fds)
+            prepared = self._prepare(made, group, saved, wait, fds)
             launched = yield from launch.launch_process(
                 prepared._replace(
                     stdio=stdio, preserve=preserve, state=_hook_state(record, "creating"), oom_score=made.oom_score
                 ),
-                directory.write_process,
+                saved.add_process,
             )
         except BaseException as error:
-            self._undo(directory, group)
+            self._undo(saved, group)
             if isinstance(error, OSError):
                 raise errors.Internal(f"create container {identifier}: {error}") from error
             raise
@@ -96,9 +92,7 @@ class Runtime:
             yield from self._poststart(identifier, made.hooks["poststart"], record, launched.process)
         return launched
 
-    def _prepare(
-        self, made: plan.Plan, group: Cgroup, directory: Directory, wait: bool, fds: list[int]
-    ) -> launch.Launch:
+    def _prepare(self, made: plan.Plan, group: Cgroup, saved: StateFile, wait: bool, fds: list[int]) -> launch.Launch:
         """Open all the child needs; every descriptor is put into `fds` as well."""
         cgroup_fd = group.enter_fd()
         if cgroup_fd is not None:
@@ -112,7 +106,7 @@ class Runtime:
             fds += opened.values()
         start = -1
         if wait:
-            start = _listen(directory)
+            start = _listen(saved)
             fds.append(start)
         return launch.Launch(
             flags=made.clone_flags,
@@ -128,23 +122,22 @@ class Runtime:
         )
 
     @staticmethod
-    def _undo(directory: Directory, group: Cgroup) -> None:
+    def _undo(saved: StateFile, group: Cgroup) -> None:
         try:
             group.kill()
             group.delete()
         except OSError:
             pass  # the reason for which we are here matters more; `delete` tries again
-        directory.remove()
+        saved.remove()
 
     def start(self, identifier: str) -> Waiting[None]:
         """Let a created container's program run; the errors of its exec are raised here."""
-        directory = Directory(self.root, identifier)
-        record = directory.record()
+        saved = StateFile(self.root, identifier)
         found = self.status(identifier).status
         if found != "created":
             raise errors.FailedPrecondition(f"cannot start container {identifier!r}: it is {found}", object=identifier)
-        connection = _connect(directory)
-        directory.remove("start.sock")
+        connection = _connect(saved)
+        saved.end_start()
         try:
             while True:
                 yield connection.fileno()
@@ -159,8 +152,8 @@ class Runtime:
                     raise launch.failure(message["error"])
         finally:
             connection.close()
-        process = directory.process()
-        hooks = plan.hooks_of(load_config(record.bundle), "poststart")
+        record, process, _ = saved.load()
+        hooks = _hooks_if_bundle(record, "poststart")
         if hooks and process is not None:
             yield from self._poststart(identifier, hooks, record, process)
 
@@ -179,8 +172,8 @@ class Runtime:
         preserve: int = 0,
     ) -> Waiting[Launched]:
         """Run another process in a running container. `process`: an OCI Process object."""
-        directory = Directory(self.root, identifier)
-        record, init = self._running(directory)
+        saved = StateFile(self.root, identifier)
+        record, init = self._running(saved)
         config = load_config(record.bundle)
         group = cgroup_room.cgroup(record.cgroup)
         pidfd = processes.pidfd_open(init.pid)
@@ -192,7 +185,6 @@ class Runtime:
             cgroup_fd = group.enter_fd()
             entries = group.entry_fds()
             fds += entries if cgroup_fd is None else [*entries, cgroup_fd]
-            name = Directory(self.root, exec_id).id  # checked as a container's
             return (
                 yield from launch.launch_process(
                     launch.Launch(
@@ -207,7 +199,7 @@ class Runtime:
                         keep=(pidfd,),
                         say_go=False,
                     ),
-                    lambda started: _record_exec(directory, name, started),
+                    lambda started: saved.add_exec(exec_id, started),
                 )
             )
         except OSError as error:
@@ -218,16 +210,14 @@ class Runtime:
     # -- looking --------------------------------------------------------------------------------------------------
     def status(self, identifier: str) -> Status:
         """The container as it is now; NotFound."""
-        directory = Directory(self.root, identifier)
-        record = directory.record()
-        process = directory.process()
-        ended = directory.exit()
+        saved = StateFile(self.root, identifier)
+        record, process, ended = saved.load()
         if process is None:
             # Between intent and clone, or left so by a crash.
             return Status(record, "stopped" if ended else "creating", None, ended)
         if ended is not None or not process.is_alive():
             return Status(record, "stopped", process, ended)
-        if directory.has("start.sock"):
+        if saved.awaits_start():
             return Status(record, "created", process, None)
         frozen = cgroup_room.cgroup(record.cgroup).frozen()
         return Status(record, "paused" if frozen else "running", process, None)
@@ -244,23 +234,23 @@ class Runtime:
 
     def cgroup(self, identifier: str) -> Cgroup:
         """The container's cgroup."""
-        return cgroup_room.cgroup(Directory(self.root, identifier).record().cgroup)
+        return cgroup_room.cgroup(StateFile(self.root, identifier).load().record.cgroup)
 
     def processes(self, identifier: str) -> Sequence[int]:
         """Pids of all processes in the container, as seen from the host."""
         return self.cgroup(identifier).processes()
 
-    def _running(self, directory: Directory) -> tuple[Record, Process]:
-        record, process = directory.record(), directory.process()
-        if process is None or directory.has("exit.json"):
-            raise errors.FailedPrecondition(f"container {directory.id!r} is not running", object=directory.id)
+    def _running(self, saved: StateFile) -> tuple[Record, Process]:
+        record, process, ended = saved.load()
+        if process is None or ended is not None:
+            raise errors.FailedPrecondition(f"container {saved.id!r} is not running", object=saved.id)
         return record, process
 
     # -- acting ---------------------------------------------------------------------------------------------------
     def kill(self, identifier: str, signal: int, *, all: bool = False) -> None:
         """Send a signal to the container's first process, or to all of them."""
-        directory = Directory(self.root, identifier)
-        record, process = self._running(directory)
+        saved = StateFile(self.root, identifier)
+        record, process = self._running(saved)
         if all:
             self._kill_all(record, signal)
             return
@@ -293,12 +283,12 @@ class Runtime:
 
     def pause(self, identifier: str) -> None:
         """Freeze all of its processes."""
-        record, _ = self._running(Directory(self.root, identifier))
+        record, _ = self._running(StateFile(self.root, identifier))
         cgroup_room.cgroup(record.cgroup).freeze()
 
     def resume(self, identifier: str) -> None:
         """Undo pause."""
-        record, _ = self._running(Directory(self.root, identifier))
+        record, _ = self._running(StateFile(self.root, identifier))
         cgroup_room.cgroup(record.cgroup).thaw()
 
     def update(self, identifier: str, resources: Mapping[str, Any]) -> None:
@@ -307,23 +297,22 @@ class Runtime:
 
     def finish(self, identifier: str, status: int) -> Exit:
         """Record that the container's process ended with a shell-style status (or -1)."""
-        directory = Directory(self.root, identifier)
+        saved = StateFile(self.root, identifier)
         try:
-            oom = cgroup_room.cgroup(directory.record().cgroup).oom_kills() > 0
+            oom = cgroup_room.cgroup(saved.load().record.cgroup).oom_kills() > 0
         except OSError:
             oom = False
         ended = Exit(identifier, None, status, oom, time.time_ns())
-        directory.write_exit(ended)
+        saved.add_exit(ended)
         return ended
 
     def delete(self, identifier: str, *, force: bool = False) -> Waiting[None]:
         """Remove what is left of a stopped container; with `force`, kill it first. NotFound when it is absent."""
-        directory = Directory(self.root, identifier)
+        saved = StateFile(self.root, identifier)
         try:
-            record = directory.record()
+            record = saved.load().record
         except errors.NotFound:
-            if force:
-                directory.remove()  # made, and not yet written to, when a crash came
+            saved.remove()  # claimed, and not yet written to, when a crash came
             raise
         found = self.status(identifier)
         if found.status not in ("stopped", "creating") and found.process is not None:
@@ -341,7 +330,7 @@ class Runtime:
         except OSError as error:
             raise errors.Internal(f"delete container {identifier}: {error}") from error
         hooks = _hooks_if_bundle(record, "poststop")
-        directory.remove()
+        saved.remove()
         if hooks:
             yield from launch.run_hooks("poststop", hooks, _hook_state(record, "stopped"))
 
@@ -438,21 +427,13 @@ def _with_default_devices(resources: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**resources, "devices": [*resources["devices"], *cgroup_room.DEFAULT_DEVICES]}
 
 
-def _record_exec(directory: Directory, exec_id: str, process: Process) -> None:
-    try:
-        directory.write_process(process, f"exec/{exec_id}")
-    except FileNotFoundError:
-        os.mkdir(f"{directory.path}/exec", 0o700)
-        directory.write_process(process, f"exec/{exec_id}")
-
-
-def _listen(directory: Directory) -> int:
+def _listen(saved: StateFile) -> int:
     """The start socket. Bound through the directory's descriptor: a path of any length fits sun_path so."""
-    base = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    base = os.open(saved.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        listener.bind(f"/proc/self/fd/{base}/start.sock")
-        os.chmod(f"{directory.path}/start.sock", 0o600)
+        listener.bind(f"/proc/self/fd/{base}/{saved.start_socket}")
+        os.chmod(f"{saved.root}/{saved.start_socket}", 0o600)
         listener.listen(1)
         return listener.detach()
     finally:
@@ -460,16 +441,14 @@ def _listen(directory: Directory) -> int:
         os.close(base)
 
 
-def _connect(directory: Directory) -> _socket.socket:
-    base = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _connect(saved: StateFile) -> _socket.socket:
+    base = os.open(saved.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        connection.connect(f"/proc/self/fd/{base}/start.sock")
+        connection.connect(f"/proc/self/fd/{base}/{saved.start_socket}")
         return connection
     except OSError as error:
         connection.close()
-        raise errors.FailedPrecondition(
-            f"container {directory.id!r} cannot be started: {error}", object=directory.id
-        ) from None
+        raise errors.FailedPrecondition(f"container {saved.id!r} cannot be started: {error}", object=saved.id) from None
     finally:
         os.close(base)

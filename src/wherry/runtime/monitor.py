@@ -23,7 +23,7 @@ from wherry.kernel import processes, seqpacket
 from wherry.runtime.container import Runtime
 from wherry.runtime.launch import close_all
 from wherry.runtime.monitor_requests import Requests
-from wherry.runtime.state import Directory, Exit, Process, list_ids
+from wherry.runtime.state import Exit, Process, StateFile, list_ids
 from wherry.spec import fastjson
 
 TYPE_CHECKING = False
@@ -188,7 +188,7 @@ class Monitor:
                 # Deleted by another hand (`wherry-runtime delete`): who waits is told all the same.
                 ended = Exit(identifier, None, status, False, time.time_ns())
         else:
-            Directory(self.runtime.root, identifier).remove(f"exec/{exec_id}")
+            StateFile(self.runtime.root, identifier).remove_exec(exec_id)
             ended = Exit(identifier, exec_id, status, False, time.time_ns())
         for client in list(self._clients.values()):
             self._answer(client, {"exit": list(ended)})
@@ -196,16 +196,16 @@ class Monitor:
     def adopt(self) -> None:
         """Find what an earlier monitor left: watch what lives, record the end of what does not."""
         for identifier in list_ids(self.runtime.root):
-            directory = Directory(self.runtime.root, identifier)
-            process = directory.process()
-            if process is None:
-                continue  # half made: whoever asked for it deletes it
-            if not directory.has("exit.json"):
+            saved = StateFile(self.runtime.root, identifier)
+            try:
+                _, process, ended = saved.load()
+            except errors.NotFound:
+                continue
+            # Without a process it is half made: whoever asked for it deletes it.
+            if process is not None and ended is None:
                 self._adopt(identifier, None, process)
-            for exec_id in directory.execs():
-                found = directory.process(f"exec/{exec_id}")
-                if found is not None:
-                    self._adopt(identifier, exec_id, found)
+            for exec_id, found in saved.execs().items():
+                self._adopt(identifier, exec_id, found)
 
     def _adopt(self, identifier: str, exec_id: str | None, process: Process) -> None:
         try:

@@ -1,23 +1,27 @@
-"""What is on disk of a container: `<root>/<id>/`, written so that a crash between any two steps can be told and undone.
+"""What is on disk of a container, written so that a crash between any two steps can be told and undone.
 
-state.json   written once, before anything is made: bundle, cgroup, namespaces, annotations
-pid          "PID START_TIME", written between clone and the program's start
-start.sock   there while created and not started; connecting to it starts the program
-exit.json    {"status", "oom_killed", "at_ns"}, written before anyone is told
-exec/<id>    "PID START_TIME" of a process that was exec'ed in it
+    <root>/<id>.state      one line of JSON after the other, appended and never changed:
+                             the record      before anything is made: bundle, cgroup, namespaces, annotations
+                             [pid, start]    between the clone and the program's start
+                             [status, oom_killed, at_ns]     how it ended, before anyone is told
+    <root>/<id>.start      a socket, there while created and not started; connecting to it starts the program
+    <root>/<id>~<exec>     "PID START_TIME" of a process that was exec'ed in it and has not been seen to end
+
+One file to which lines are added, and no directory: on a journalling file system each name made costs 0.1 to 0.3 ms.
+A line without its newline was cut off by a crash and does not count.
 """
 
 from __future__ import annotations
 
 import os
 
-from wherry.errors import InvalidArgument, NotFound
+from wherry.errors import Conflict, InvalidArgument, NotFound
 from wherry.kernel import processes
 from wherry.spec import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple
+    from typing import NamedTuple
 else:
     from wherry.kernel.tuples import NamedTuple
 
@@ -47,7 +51,7 @@ class Process(NamedTuple):
 
 
 class Record(NamedTuple):
-    """state.json."""
+    """What is known before anything is made."""
 
     id: str
     bundle: str
@@ -67,113 +71,127 @@ def check_id(identifier: str) -> str:
     return identifier
 
 
-class Directory:
+class Saved(NamedTuple):
+    """A container's state file."""
+
+    record: Record
+    process: Process | None
+    exit: Exit | None
+
+
+class StateFile:
     """The files of one container."""
 
-    __slots__ = ("id", "path")
+    __slots__ = ("id", "path", "root")
 
     def __init__(self, root: str, identifier: str) -> None:
         self.id = check_id(identifier)
-        self.path = f"{root}/{identifier}"
+        self.root = root
+        self.path = f"{root}/{identifier}.state"
 
-    def write(self, name: str, text: str) -> None:
-        """Replace a file; readers see the old one or the new one, whole."""
-        temporary = f"{self.path}/.{name.replace('/', '-')}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def create(self, record: Record) -> None:
+        """Claim the id and write the record; Conflict when it is taken."""
         try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-        os.rename(temporary, f"{self.path}/{name}")
-
-    def read(self, name: str) -> str | None:
-        """A file's text, or None."""
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise Conflict(f"container {self.id!r} exists already", object=self.id) from None
         try:
-            fd = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            return os.read(fd, os.fstat(fd).st_size + 1).decode()
+            os.write(fd, fastjson.dumps(list(record)).encode() + b"\n")
         finally:
             os.close(fd)
 
-    def record(self) -> Record:
-        """state.json; NotFound when there is no such container."""
-        text = self.read("state.json")
-        if text is None:
+    def load(self) -> Saved:
+        """What is known; NotFound when there is no such container."""
+        text = _read(self.path)
+        lines = text.split("\n")[:-1] if text is not None else []
+        if not lines:
             raise NotFound(f"container {self.id!r} does not exist", object=self.id)
-        return Record(*fastjson.loads(text))
+        process = Process(*fastjson.loads(lines[1])) if len(lines) > 1 else None
+        ended = Exit(self.id, None, *fastjson.loads(lines[2])) if len(lines) > 2 else None
+        return Saved(Record(*fastjson.loads(lines[0])), process, ended)
 
-    def write_record(self, record: Record) -> None:
-        """Once, before anything is made."""
-        self.write("state.json", fastjson.dumps(list(record)))
+    def add_process(self, process: Process) -> None:
+        """Record the process before it may run anything of the container's."""
+        self._append([process.pid, process.start_time])
 
-    def process(self, name: str = "pid") -> Process | None:
-        """The container's process, or with exec/<id> another one."""
-        text = self.read(name)
-        if not text:
-            return None
-        pid, _, start = text.partition(" ")
-        return Process(int(pid), int(start))
+    def add_exit(self, exit: Exit) -> None:
+        """Record the end, once."""
+        self._append([exit.status, exit.oom_killed, exit.at_ns])
 
-    def write_process(self, process: Process, name: str = "pid") -> None:
-        """Record a process before it may run anything of the container's."""
-        self.write(name, f"{process.pid} {process.start_time}")
-
-    def exit(self) -> Exit | None:
-        """How the container ended."""
-        text = self.read("exit.json")
-        if text is None:
-            return None
-        found: dict[str, Any] = fastjson.loads(text)
-        return Exit(self.id, None, found["status"], found["oom_killed"], found["at_ns"])
-
-    def write_exit(self, exit: Exit) -> None:
-        """Before anyone is told."""
-        self.write(
-            "exit.json", fastjson.dumps({"status": exit.status, "oom_killed": exit.oom_killed, "at_ns": exit.at_ns})
-        )
-
-    def has(self, name: str) -> bool:
-        """Whether a file is there."""
-        return os.path.lexists(f"{self.path}/{name}")
-
-    def execs(self) -> list[str]:
-        """Ids of exec'ed processes that have not been seen to end."""
+    def _append(self, value: list[object]) -> None:
+        # Without O_CREAT: what another hand deleted stays deleted.
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            return [name for name in os.listdir(f"{self.path}/exec") if not name.startswith(".")]
-        except FileNotFoundError:
-            return []
+            os.write(fd, fastjson.dumps(value).encode() + b"\n")
+        finally:
+            os.close(fd)
 
-    def remove(self, *names: str) -> None:
-        """Remove files; without names, the directory and all in it."""
-        for name in names:
-            try:
-                os.unlink(f"{self.path}/{name}")
-            except FileNotFoundError:
-                pass
-        if not names:
-            _remove_tree(self.path)
+    @property
+    def start_socket(self) -> str:
+        """Its name within the root."""
+        return f"{self.id}.start"
+
+    def awaits_start(self) -> bool:
+        """Whether the start socket is there."""
+        return os.path.lexists(f"{self.root}/{self.start_socket}")
+
+    def end_start(self) -> None:
+        """Remove the start socket."""
+        _unlink(f"{self.root}/{self.start_socket}")
+
+    def _exec(self, exec_id: str) -> str:
+        return f"{self.root}/{self.id}~{check_id(exec_id)}"
+
+    def add_exec(self, exec_id: str, process: Process) -> None:
+        """Record an exec'ed process."""
+        fd = os.open(self._exec(exec_id), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, b"%d %d" % process)
+        finally:
+            os.close(fd)
+
+    def remove_exec(self, exec_id: str) -> None:
+        """Forget an exec'ed process."""
+        _unlink(self._exec(exec_id))
+
+    def execs(self) -> dict[str, Process]:
+        """Exec'ed processes that have not been seen to end, by id."""
+        found = {}
+        prefix = self.id + "~"
+        for name in os.listdir(self.root):
+            if name.startswith(prefix):
+                pid, _, start = (_read(f"{self.root}/{name}") or "").partition(" ")
+                if start:
+                    found[name[len(prefix) :]] = Process(int(pid), int(start))
+        return found
+
+    def remove(self) -> None:
+        """Remove it all; the state last, so that what a crash leaves can still be found."""
+        self.end_start()
+        _unlink(self.path)
 
 
-def _remove_tree(path: str) -> None:
+def _read(path: str) -> str | None:
     try:
-        entries = list(os.scandir(path))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            _remove_tree(entry.path)
-        else:
-            os.unlink(entry.path)
-    os.rmdir(path)
+        return None
+    try:
+        return os.read(fd, os.fstat(fd).st_size + 1).decode()
+    finally:
+        os.close(fd)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def list_ids(root: str) -> list[str]:
-    """Every container that has a directory, sorted."""
+    """Every container that has a state file, sorted."""
     try:
-        return sorted(
-            [name for name in os.listdir(root) if _ALLOWED.issuperset(name) and os.path.isdir(f"{root}/{name}")]
-        )
+        return sorted([name.removesuffix(".state") for name in os.listdir(root) if name.endswith(".state")])
     except FileNotFoundError:
         return []
