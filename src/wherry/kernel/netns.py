@@ -4,6 +4,7 @@ A namespace is made by a thread of its own that ends with it: no thread that doe
 namespace than the process's, not even when something fails in between.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -55,18 +56,16 @@ def delete(path: str) -> None:
 
     The namespace goes, and its links with it, once nothing else holds it; the kernel does that in its own time.
     """
-    try:
-        while True:
-            mounts.umount(path, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != 22:  # EINVAL: nothing (more) is mounted there
-            raise
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    while True:
+        _detach(path)
+        try:
+            os.unlink(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # mounted more than once
+                raise
 
 
 def is_mounted(path: str) -> bool:
@@ -98,12 +97,16 @@ def remove_directory(path: str) -> None:
         return
     for name in names:
         delete(os.path.join(path, name))
+    _detach(path)
+    os.rmdir(path)
+
+
+def _detach(path: str) -> None:
     try:
         mounts.umount(path, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
     except OSError as error:
-        if error.errno != 22:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted, absent
             raise
-    os.rmdir(path)
 
 
 def _is_mount_point(path: str) -> bool:

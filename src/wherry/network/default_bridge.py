@@ -21,11 +21,11 @@ from wherry.network import rules, sandbox
 from wherry.network.bridge import Bridge
 from wherry.network.config import NetworkConfig
 from wherry.network.drain import Drain
-from wherry.network.endpoint import Endpoint, EndpointRequest, PublishedPort
+from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest, PublishedPort
 from wherry.network.forwarding import open_forwarding, warn_of_firewalls
 from wherry.network.ipam import AddressPool, mac_of
 from wherry.network.pool import WarmPool
-from wherry.network.ports import Ports
+from wherry.network.ports import Ports, check
 from wherry.network.sandbox import Prepared
 from wherry.state import Put, Store
 
@@ -43,6 +43,7 @@ class DefaultBridge:
         # What the table leads to: sandbox → endpoint. Guarded, with the table itself, by the lock.
         self._published = {endpoint.sandbox: endpoint for endpoint in live if endpoint.ports}
         self._table_lock = Lock()
+        check(PortRequest(1), config.default_bind)
         with ExitStack() as opened:
             self._host = opened.enter_context(Netlink())
             self._nft = opened.enter_context(closing(_open_nftables()))
@@ -172,7 +173,11 @@ class DefaultBridge:
             raise InvalidArgument(f"invalid --fixed-cidr: {error}", object=self._config.fixed_cidr) from None
         pool = AddressPool(self.bridge.subnet, self.bridge.gateway, within)
         for endpoint in live:
-            pool.reserve(IPv4Address(endpoint.ipv4))
+            try:
+                pool.reserve(IPv4Address(endpoint.ipv4))
+            except WherryError as error:
+                # Better a daemon that runs: its containers' own traffic is what suffers.
+                _log.warning("%s keeps the address %s: %s", endpoint.name or endpoint.sandbox, endpoint.ipv4, error)
         return pool
 
     def _restore(self, live: Collection[Endpoint]) -> None:

@@ -17,6 +17,7 @@ from wherry.network.bridge import delete_links
 _log = logging.getLogger(__name__)
 _POLL = 0.01
 _PATIENCE = 0.5
+_REST = 1.0
 
 
 class Drain:
@@ -60,6 +61,8 @@ class Drain:
                 self._sweep(waiting)
             except OSError as error:
                 _log.warning("cannot clean up network interfaces, trying again: %s", error)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, _REST)
 
     def _sweep(self, waiting: dict[str, tuple[float, Callable[[], None]]]) -> None:
         present = {name: link for name in waiting if (link := self._link(name)) is not None}

@@ -12,6 +12,7 @@ from threading import Condition, Thread
 from wherry.network.sandbox import Prepared
 
 _log = logging.getLogger(__name__)
+_PAUSE = 0.005
 
 
 class WarmPool:
@@ -57,6 +58,8 @@ class WarmPool:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or (len(self._ready) < self._size and not self._failed))
+                # Not at once: whoever took one is just about to use processor and kernel locks himself.
+                self._changed.wait_for(lambda: self._closed or 2 * len(self._ready) < self._size, _PAUSE)
                 if self._closed:
                     return
             try:

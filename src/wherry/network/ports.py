@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from threading import Lock
 
 from wherry.errors import Conflict, InvalidArgument, Unimplemented, WherryError
@@ -23,6 +24,7 @@ class Ports:
         self._default_bind = default_bind
         # (proto, port) → host address → the socket that holds it; None where it could not be bound.
         self._held: dict[tuple[str, int], dict[str, socket.socket | None]] = {}
+        self._ephemeral = _ephemeral_range()
         self._next: dict[str, int] = {}
         self._lock = Lock()
 
@@ -90,11 +92,11 @@ class Ports:
     def _candidates(self, request: PortRequest) -> Iterable[int]:
         if request.host_port_start:
             return range(request.host_port_start, request.host_port_end + 1)
-        first, last = _ephemeral_range()
+        first, last = self._ephemeral
         start = self._next.get(request.proto, first)
         if not first <= start <= last:
             start = first
-        return (*range(start, last + 1), *range(first, start))
+        return chain(range(start, last + 1), range(first, start))
 
     def _take(self, request: PortRequest, host_ip: str, port: int, target: str) -> PublishedPort:
         """Call with the lock held."""

@@ -138,16 +138,23 @@ def test_datagrams_find_their_way_though_the_client_never_stops(world: World) ->
     with closing(world.neighbour.datagrams()) as client:
         client.sendto(b"too early", (HOST, 5353))
         for name in ("first", "second"):
-            endpoint, place = world.connect(networks, name, PortRequest(53, "udp", host_port_start=5353))
-            with closing(place.datagrams(53)) as server:
+            published = (PortRequest(53, "udp", host_port_start=5353), PortRequest(54, "sctp", host_port_start=5354))
+            _, place = world.connect(networks, name, *published)
+            with closing(place.datagrams(53)) as server, closing(world.host.datagrams()) as near:
                 client.sendto(name.encode(), (HOST, 5353))
                 data, sender = server.recvfrom(100)
                 assert data.decode() == name
                 assert sender[0] == NEIGHBOUR
                 server.sendto(b"answer", sender)
                 assert client.recvfrom(100) == (b"answer", (HOST, 5353))
+                near.sendto(b"near", ("127.0.0.1", 5353))
+                data, sender = server.recvfrom(100)
+                assert (data, sender[0]) == (b"near", networks.gateway)
+                server.sendto(b"answer", sender)
+                assert near.recvfrom(100) == (b"answer", ("127.0.0.1", 5353))
+            assert "sctp . 5354" in world.ruleset()
             networks.disconnect(name)
-            assert endpoint.ports[0].proto == "udp"
+            assert "sctp . 5354" not in world.ruleset()
 
 
 def test_other_programs_keep_and_lose_their_ports_as_with_docker(world: World) -> None:
