@@ -23,11 +23,11 @@ FLAGS = (
 def check_state(found: dict[str, Any]) -> None:
     state = found["State"]
     if not state.get("Running"):
-        raise StatusError("cannot attach to a stopped container, start it first", 1)
+        raise StatusError("You cannot attach to a stopped container, start it first", 1)
     if state.get("Paused"):
-        raise StatusError("cannot attach to a paused container, unpause it first", 1)
+        raise StatusError("You cannot attach to a paused container, unpause it first", 1)
     if state.get("Restarting"):
-        raise StatusError("cannot attach to a restarting container, wait until it is running", 1)
+        raise StatusError("You cannot attach to a restarting container, wait until it is running", 1)
 
 
 def attach(cli: Cli, flags: Flags, arguments: list[str]) -> int:

@@ -69,10 +69,11 @@ class Command:
     """How a command is called. `count`: least and most arguments (None: any number).
 
     `convert` checks and converts values of single flags as they are parsed; `refuse` names flags which docker has and
-    Wherry does not, each with a reason.
+    Wherry does not, each with a reason; `deprecated` old names that still work, each with what to use instead. `raw`
+    commands get their arguments unparsed.
     """
 
-    __slots__ = ("aliases", "convert", "count", "flags", "interspersed", "refuse", "run")
+    __slots__ = ("aliases", "convert", "count", "deprecated", "flags", "interspersed", "raw", "refuse", "run")
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Command:
         convert: Convert | None = None,
         aliases: Mapping[str, str] | None = None,
         refuse: Mapping[str, str] | None = None,
+        deprecated: Mapping[str, str] | None = None,
+        raw: bool = False,
     ) -> None:
         self.run = run
         self.flags = flags
@@ -91,6 +94,8 @@ class Command:
         self.convert = convert or {}
         self.aliases = aliases or {}
         self.refuse = refuse or {}
+        self.deprecated = deprecated or {}
+        self.raw = raw
 
 
 class HelpRequested(Exception):
@@ -99,6 +104,8 @@ class HelpRequested(Exception):
 
 def parse(command: Command, arguments: Sequence[str]) -> tuple[Flags, list[str]]:
     """Raises UsageError in docker's words, HelpRequested for --help."""
+    if command.raw:
+        return Flags(()), list(arguments)
     parser = _Parser(command)
     parser.run(list(arguments))
     flags = parser.flags
@@ -158,6 +165,10 @@ class _Parser:
             if name == "help":
                 raise HelpRequested
             raise UsageError(f"unknown flag: --{name}")
+        if name in self.command.deprecated:
+            import sys
+
+            sys.stderr.write(f"Flag --{name} has been deprecated, use --{self.command.deprecated[name]} instead\n")
         if not given:
             if flag[2] == "bool":
                 value = "true"

@@ -43,7 +43,7 @@ def fetcher(cli: Cli, kind: str, query: list[tuple[str, str]]) -> Fetch:
     return lambda name: cli.engine.get(_PATHS[kind].format(segment(name)), query)
 
 
-def show(names: list[str], fetch: Fetch, format: str) -> int:
+def show(names: list[str], fetch: Fetch, format: str, escape: bool = False) -> int:
     """Writes what is found of `names`; then fails with what was not."""
     found: list[Any] = []
     errors: list[str] = []
@@ -64,6 +64,7 @@ def show(names: list[str], fetch: Fetch, format: str) -> int:
                 failure = str(error)
     if format in ("", "json") or not render:
         text = codec.indented(found) if format == "" else codec.go_dumps(found)
+        text = codec.escape(text) if escape else text
         sys.stdout.write(text + "\n")
     else:
         sys.stdout.write("".join(lines) or "\n")
@@ -91,7 +92,8 @@ def inspect(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     kind = flags["type"]
     if kind:
         if kind not in _KINDS:
-            raise InvalidArgument(f'unknown type: "{kind}"')
+            known = ", ".join(f'"{name}"' for name in sorted(_KINDS))
+            raise InvalidArgument(f'unknown type: "{kind}": must be one of {known}')
         query = [("size", "1")] if flags["size"] and kind == "container" else []
         return show(arguments, fetcher(cli, kind, query), flags["format"])
 

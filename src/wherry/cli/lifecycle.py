@@ -80,8 +80,8 @@ def rm(cli: Cli, flags: Flags, arguments: list[str]) -> int:
 
 
 COMMANDS = {
-    "stop": Command(_halt("stop"), (_SIGNAL, _TIMEOUT), _SOME, aliases=_TIME),
-    "restart": Command(_halt("restart"), (_SIGNAL, _TIMEOUT), _SOME, aliases=_TIME),
+    "stop": Command(_halt("stop"), (_SIGNAL, _TIMEOUT), _SOME, aliases=_TIME, deprecated=_TIME),
+    "restart": Command(_halt("restart"), (_SIGNAL, _TIMEOUT), _SOME, aliases=_TIME, deprecated=_TIME),
     "kill": Command(kill, (_SIGNAL,), _SOME),
     "pause": Command(pause, (), _SOME),
     "unpause": Command(unpause, (), _SOME),

@@ -58,10 +58,14 @@ class Cli:
         return self._engine
 
     def connect(self) -> EngineClient:
+        """Raises StatusError when it is not clear which engine is meant."""
         from wherry.client.engine import EngineClient
 
         version = posix.environ.get(b"DOCKER_API_VERSION", b"").decode()
-        return EngineClient(self.endpoint(), version)
+        try:
+            return EngineClient(self.endpoint(), version)
+        except WherryError as error:
+            raise StatusError(f"Failed to initialize: unable to resolve docker endpoint: {error}", 1) from None
 
     def endpoint(self) -> Any:
         from wherry.client import context
@@ -71,7 +75,7 @@ class Cli:
         if len(flags["host"]) > 1:
             raise WherryError("Specify only one -H")
         if flags["host"] and flags["context"]:
-            raise StatusError("conflicting options: cannot specify both --host and --context", 1)
+            raise WherryError("conflicting options: cannot specify both --host and --context")
         host = flags["host"][0] if flags["host"] else ""
         secure = {"tls", "tlsverify", "tlscacert", "tlscert", "tlskey"} & flags.changed
         if not secure:
@@ -129,7 +133,7 @@ def run(argv: list[str]) -> int:
     except StatusError as error:
         return _fail(str(error), error.code)
     except UsageError as error:
-        return _fail(f"{error}\n\nUsage:  wherry [OPTIONS] COMMAND\n\nRun 'wherry --help' for more information", error.code)
+        return _fail(f"{error}\n\nUsage:  wherry [OPTIONS] COMMAND [ARG...]\n\nRun 'wherry --help' for more information", error.code)
     except WherryError as error:
         return _fail(str(error), 1)
 

@@ -68,7 +68,11 @@ def dumps(value: object) -> str:
 
 def go_dumps(value: object) -> str:
     """As Go's json.Marshal writes it: <, > and & escaped, the keys of maps as given."""
-    text = dumps(value)
+    return escape(dumps(value))
+
+
+def escape(text: str) -> str:
+    """Go's escapes, over a finished JSON text."""
     if "<" in text or ">" in text or "&" in text:
         # These three can only stand inside strings.
         text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -65,9 +65,10 @@ def current_name(directory: str, flag: str = "") -> tuple[str, str]:
 
 def read(directory: str, name: str) -> dict[str, Any]:
     """The meta.json of a context. Raises NotFound."""
-    document = read_document(f"{directory}/contexts/meta/{identity(name)}/meta.json")
+    path = f"{directory}/contexts/meta/{identity(name)}/meta.json"
+    document = read_document(path)
     if not isinstance(document, dict):
-        raise NotFound(f'context "{name}": context not found')
+        raise NotFound(f'context "{name}": context not found: open {path}: no such file or directory')
     return document
 
 
