@@ -118,6 +118,9 @@ class RemovingWhiteouts:
             self._remove(fd, target, _join(directory, target))
 
     def adopt(self, fd: int, name: bytes, path: bytes) -> os.stat_result | None:
+        if path not in self._brought:
+            # A file of the layers below gives way, as it would under an overlay.
+            remove_tree(fd, name)
         _make_directory(fd, name, path)
         return None
 
@@ -149,10 +152,14 @@ class RemovingWhiteouts:
 
 
 class PlainNames(RemovingWhiteouts):
-    """No layer: ``.wh.`` means nothing."""
+    """No layer: ``.wh.`` means nothing, and nothing is removed but what an entry of the same name replaces."""
 
     def note(self, directory: bytes, name: bytes) -> None:
-        """Nothing will be removed, so nothing need be remembered."""
+        """Nothing need be remembered."""
+
+    def adopt(self, fd: int, name: bytes, path: bytes) -> os.stat_result | None:
+        _make_directory(fd, name, path)
+        return None
 
 
 def set_opaque(fd: int) -> None:

@@ -11,10 +11,10 @@ _OPAQUE = "trusted.overlay.opaque"
 _CAPABILITY = "security.capability"
 
 
-def compare(tree: int, below: int, *, whole: bool = False) -> list[Change]:
+def compare(tree: int, below: int | None, *, whole: bool = False) -> list[Change]:
     """`tree` (a descriptor of an overlay's upper directory) against the merged view `below` it.
 
-    With `whole`, `tree` is complete: what it lacks is deleted, and there are no whiteouts.
+    `below` None: nothing is. With `whole`, `tree` is complete: what it lacks is deleted, and there are no whiteouts.
     """
     found: dict[bytes, ChangeKind] = {}
     for directory in walk(tree):
@@ -28,14 +28,13 @@ def compare(tree: int, below: int, *, whole: bool = False) -> list[Change]:
     return [Change(kind, "/" + os.fsdecode(path)) for path, kind in sorted(found.items())]
 
 
-def _compare_directory(directory: Directory, below: int, found: dict[bytes, ChangeKind], whole: bool) -> None:
+def _compare_directory(directory: Directory, below: int | None, found: dict[bytes, ChangeKind], whole: bool) -> None:
     prefix = directory.path + b"/" if directory.path else b""
-    try:
-        old = open_directory(below, directory.path)
-    except OSError:
+    old = _open_same(below, directory.path)
+    if old is None:
         # Not a directory there: all of it is new.
         for name, status in directory.entries:
-            if not _is_whiteout(status):
+            if whole or not _is_whiteout(status):
                 found[prefix + name] = ChangeKind.ADDED
         return
     try:
@@ -48,6 +47,13 @@ def _compare_directory(directory: Directory, below: int, found: dict[bytes, Chan
                 found[prefix + name] = ChangeKind.DELETED
     finally:
         os.close(old)
+
+
+def _open_same(below: int | None, path: bytes) -> int | None:
+    try:
+        return None if below is None else open_directory(below, path)
+    except OSError:
+        return None
 
 
 def _compare_entry(new: int, old: int, name: bytes, status: os.stat_result, whole: bool) -> ChangeKind | None:
