@@ -63,8 +63,8 @@ class DefaultBridge:
             self._warm = opened.enter_context(closing(warm))
             self._opened = opened.pop_all()
 
-    def connect(self, draft: Endpoint, request: EndpointRequest) -> Endpoint:
-        """A sandbox on the bridge, with its ports published; when that fails, nothing. `draft` has the names."""
+    def connect(self, path: Path, draft: Endpoint, request: EndpointRequest) -> Endpoint:
+        """A sandbox at `path` on the bridge, its ports published; when that fails, nothing. `draft` has the names."""
         with ExitStack() as undo:
             made = self._warm.take() or self._prepare()
             undo.callback(sandbox.discard, made)
@@ -74,7 +74,7 @@ class DefaultBridge:
             undo.callback(self._ports.release, ports)
             endpoint = Endpoint(
                 sandbox=draft.sandbox,
-                netns=made.path,
+                netns=path,
                 network=draft.network,
                 network_id=draft.network_id,
                 driver=draft.driver,
@@ -90,7 +90,8 @@ class DefaultBridge:
             )
             undo.callback(self._withdraw, endpoint)
             self._publish(endpoint)
-            sandbox.configure(made, endpoint)
+            undo.callback(sandbox.delete, path)
+            sandbox.adopt(made, endpoint)
             undo.pop_all()
         made.inside.close()
         return endpoint

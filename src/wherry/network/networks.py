@@ -145,8 +145,11 @@ class Networks:
             endpoint_id=os.urandom(32).hex(),
             name=request.name,
         )
+        if path.exists():
+            # Of nobody: whoever is connected is known here.
+            netns.delete(str(path))
         if network.driver == "bridge":
-            return self._bridge().connect(draft, request)
+            return self._bridge().connect(path, draft, request)
         if network.driver == "null":
             sandbox.create_isolated(path)
         return draft

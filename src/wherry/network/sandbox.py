@@ -1,7 +1,7 @@
 """A sandbox: a network namespace with a loopback interface and, on a bridge, one end of a veth pair.
 
-It is made in two steps: `prepare` does what takes the kernel long and is the same for all, `configure` gives it its
-address.
+It is made in two steps: `prepare` does what takes the kernel long and is the same for all, `adopt` gives it its name
+and addresses.
 """
 
 import os
@@ -50,20 +50,18 @@ def prepare(directory: Path, host: Netlink, bridge: Bridge, *, icc: bool) -> Pre
     return Prepared(path, name, ifindex, inside)
 
 
-def configure(prepared: Prepared, endpoint: Endpoint) -> None:
-    """Give a sandbox its endpoint's addresses."""
-    prepared.inside.request(
-        set_link(prepared.ifindex, mac=endpoint.mac),
-        add_address(prepared.ifindex, endpoint.ipv4, endpoint.prefix),
-        add_route(None, 0, gateway=endpoint.gateway),
-    )
+def adopt(prepared: Prepared, endpoint: Endpoint) -> None:
+    """Make a sandbox its endpoint's: file and addresses."""
+    if endpoint.netns is not None:
+        netns.move(str(prepared.path), str(endpoint.netns))
+    _configure(prepared, endpoint)
 
 
 def restore(path: Path, endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
     """Give a sandbox that lost its veth pair a new one, of the same name."""
     ifindex, inside = netns.enter(str(path), lambda: _plug(endpoint.host_ifname, host, bridge, icc=icc))
     with inside:
-        configure(Prepared(path, endpoint.host_ifname, ifindex, inside), endpoint)
+        _configure(Prepared(path, endpoint.host_ifname, ifindex, inside), endpoint)
 
 
 def plug_in(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> None:
@@ -109,3 +107,11 @@ def _port(name: str, *, icc: bool) -> Message:
     # Where bridged packets pass the IPv4 rules (br_netfilter), one that is sent to the host's address and translated to
     # its own sender's does not go up to the host and down again, but straight back through the port.
     return set_bridge_port(name, hairpin=True, isolated=not icc)
+
+
+def _configure(prepared: Prepared, endpoint: Endpoint) -> None:
+    prepared.inside.request(
+        set_link(prepared.ifindex, mac=endpoint.mac),
+        add_address(prepared.ifindex, endpoint.ipv4, endpoint.prefix),
+        add_route(None, 0, gateway=endpoint.gateway),
+    )

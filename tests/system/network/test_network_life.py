@@ -32,7 +32,9 @@ def run_nft(world: World, commands: str) -> None:
 
 def test_a_sandbox_has_what_a_container_expects(world: World) -> None:
     networks = world.networks()
+    (world.exec_root / "netns" / "box").touch()  # left by a daemon that was killed
     endpoint, place = world.connect(networks, "box")
+    assert endpoint.netns == world.exec_root / "netns" / "box"
     assert (endpoint.ipv4, endpoint.prefix, endpoint.gateway) == ("172.17.0.2", 16, "172.17.0.1")
     assert endpoint.mac == "02:42:ac:11:00:02"
     with place.do(Netlink) as inside:
