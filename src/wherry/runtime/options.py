@@ -61,6 +61,12 @@ PROPAGATION = {
 }
 
 
+def names() -> list[str]:
+    """Every option that is not passed on to the file system."""
+    recursive = ["r" + name for name in (*_FLAGS, *_ATIMES)]
+    return [*_FLAGS, *_ATIMES, *_SUPERBLOCK, *PROPAGATION, *recursive, "bind", "rbind", "idmap", "ridmap", "tmpcopyup"]
+
+
 class Attributes(NamedTuple):
     """For mount_setattr(2)."""
 

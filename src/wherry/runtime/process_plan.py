@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 
 from wherry.errors import InvalidArgument
@@ -161,5 +162,7 @@ def seccomp(profile: Mapping[str, Any]) -> p.Seccomp | None:
         raise Unimplemented("seccomp notification (linux.seccomp.listenerPath) is not supported")
     try:
         return p.Seccomp(compiler.compile(profile), compiler.flags(profile))
-    except ValueError as error:
-        raise InvalidArgument(f"seccomp: {error}")
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        raise InvalidArgument(str(error.strerror)) from None
