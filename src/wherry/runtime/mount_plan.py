@@ -89,9 +89,7 @@ def mount_operations(
     root = rootfs.Root(_root_path(config, bundle), tuple(layers), prepared)
     preparations = [Preparation("", root)] if prepared else []
     shared = "shared" in d.string(linux, "rootfsPropagation")
-    # Slave: mounts of the host may arrive, ours never go out. A shared root needs the host's peers for that too.
-    isolate = mounts.MS_REC | (mounts.MS_SHARED if shared and not prepared else mounts.MS_SLAVE)
-    operations: list[Operation] = [rootfs.Isolate(mounts.MS_REC | mounts.MS_SLAVE if not shared else isolate), root]
+    operations: list[Operation] = [rootfs.Isolate(shared and not prepared), root]
     frozen: list[Operation] = []
     for entry in d.items(config, "mounts"):
         operation, preparation = _mount(entry, bundle, prepared, host, new, linux)

@@ -21,15 +21,18 @@ else:
 
 
 class Isolate(NamedTuple):
-    """Nothing that is mounted from here on is seen by the host; what the host mounts may arrive (slave) or not."""
+    """Nothing that is mounted from here on is seen by the host; what the host mounts may arrive (slave).
 
-    propagation: int
+    `shared`: the mounts below the root stay the host's peers, for bind mounts that shall be.
+    """
+
+    shared: bool
 
     def describe(self) -> str:
         return "set the propagation of the host's mounts"
 
     def apply(self, scene: Scene) -> None:
-        mounts.mount(None, "/", None, self.propagation)
+        mounts.mount(None, "/", None, mounts.MS_PRIVATE if self.shared else mounts.MS_SLAVE | mounts.MS_REC)
 
 
 def open_mount(mount: Mount) -> int:
@@ -61,14 +64,17 @@ def open_mount(mount: Mount) -> int:
 
 
 class Root(NamedTuple):
-    """Attach the root file system at `path`: the given mounts one on the other, or `path` bound on itself."""
+    """Attach the root file system: the given mounts one on the other, or `path` bound.
+
+    It is stacked on the host's root, not on `path`, which a user namespace's root may have no way to reach.
+    """
 
     path: str
     layers: tuple[Mount, ...]
     prepared: bool = False
 
     def describe(self) -> str:
-        return f"mount the root file system on {self.path}"
+        return f"mount the root file system from {self.path}"
 
     def open_trees(self) -> list[int]:
         """Detached mounts, in the order in which they are stacked."""
@@ -79,11 +85,9 @@ class Root(NamedTuple):
     def apply(self, scene: Scene) -> None:
         trees = [scene.trees[f"root{i}"] for i in range(len(self.layers) or 1)] if self.prepared else self.open_trees()
         for tree in trees:
-            target = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            mounts.move_mount(tree, target)
+            mounts.move_mount(tree, AT_FDCWD, "/")
             # pivot_root(2) refuses a shared new root, and its own mounts are nobody else's.
             mounts.mount_setattr(tree, propagation=mounts.MS_PRIVATE)
-            os.close(target)
         scene.root = trees[-1]
 
 
