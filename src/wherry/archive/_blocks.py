@@ -18,9 +18,17 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class SourceError(OSError):
+    """Reading the stream failed with `error`: not to be taken for a failure to write what was read."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class BlockReader:
     def __init__(self, stream: Readable) -> None:
-        self._read = stream.read
+        self._stream = stream
         self.buffer = b""
         self.position = 0
         self._view = memoryview(b"")
@@ -100,6 +108,12 @@ class BlockReader:
         if not chunk:
             raise malformed("unexpected end of the stream")
         self._set(chunk)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise SourceError(error) from error
 
     def _set(self, data: bytes) -> None:
         self.buffer = data

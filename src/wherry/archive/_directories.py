@@ -42,6 +42,16 @@ class Directories:
         self._cache[name] = found
         return found
 
+    def find(self, name: bytes) -> int | None:
+        """The directory `name` if there is one; valid as that of `open`."""
+        try:
+            found = self._cache.get(name)
+            if found is None:
+                found = self._cache[name] = self._resolve(self._root, b"/".join(components(name)) or b".", _OPEN)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found
+
     def hold(self, name: bytes, fd: int) -> None:
         """Take over `fd` as the directory `name`, which is likely to be asked for next."""
         old = self._cache.pop(name, None)

@@ -11,7 +11,7 @@ import os
 import stat
 
 from wherry.archive._attributes import Attributes
-from wherry.archive._blocks import Readable
+from wherry.archive._blocks import Readable, SourceError
 from wherry.archive._directories import Directories
 from wherry.archive._entry import (
     BLOCK_DEVICE,
@@ -30,7 +30,7 @@ from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
 from wherry.archive._path import refuse
 from wherry.archive._reader import TarReader
 from wherry.archive._removal import remove_tree
-from wherry.archive._whiteouts import PREFIX, OverlayWhiteouts, PlainNames, RemovingWhiteouts
+from wherry.archive._whiteouts import OPAQUE, PREFIX, OverlayWhiteouts, PlainNames, RemovingWhiteouts, target_of
 from wherry.errors import Internal, InvalidArgument, PermissionDenied, WherryError
 from wherry.kernel.paths import fd_path, open_in_root
 
@@ -46,11 +46,13 @@ def unpack(tar: Readable, root: int, options: UnpackOptions | None = None) -> Un
 
     Reads to the end of the stream. What was unpacked before an error stays: a caller that needs all or nothing unpacks
     into a directory of its own. InvalidArgument when the archive is malformed or tries to get out, Internal when the
-    machine fails (no space...), both naming the entry.
+    machine fails (no space...), both naming the entry. What reading the stream raises is passed on.
     """
     unpacker = _Unpacker(TarReader(tar), root, options or UnpackOptions())
     try:
         return unpacker.run()
+    except SourceError as error:
+        raise error.error from None
     finally:
         unpacker.close()
 
@@ -80,9 +82,12 @@ class _Unpacker:
             trim()
             try:
                 self._unpack(entry)
+            except SourceError:
+                raise
             except OSError as error:
                 raise _failure(entry, error) from error
         reader.drain()
+        self._whiteouts.finish(self._destination)
         self._set_directory_times()
         return UnpackResult(count, self._size, frozenset(self._attributes.skipped))
 
@@ -95,13 +100,12 @@ class _Unpacker:
         if not base:
             self._root(entry)
             return
+        if self._layer and base.startswith(PREFIX):
+            self._whiteout(b"/".join(components(parent)), base)
+            return
         directory = self._directories.get(parent)
         if directory is None:
             directory = self._directories.open(parent)
-        if self._layer and base.startswith(PREFIX):
-            self._whiteouts.mark(directory, b"/".join(components(parent)), base)
-            self._directories.stale = True
-            return
         if self._note is not None:
             self._note(b"/".join(components(parent)), base)
         kind = entry.kind
@@ -117,6 +121,15 @@ class _Unpacker:
             self._special(entry, directory, base)
         else:
             raise malformed(f"unknown entry type {chr(kind)!r}", entry.name)
+
+    def _whiteout(self, directory: bytes, name: bytes) -> None:
+        if name == OPAQUE:
+            self._whiteouts.clear(self._directories.open(directory), directory)
+        else:
+            target = target_of(name)
+            if target is not None:
+                self._whiteouts.delete(self._directories, directory, target)
+        self._directories.stale = True
 
     def _root(self, entry: Entry) -> None:
         """The destination itself: a layer may set its attributes; a copy into a container leaves them alone."""
@@ -161,7 +174,7 @@ class _Unpacker:
         fd = os.open(base, _DIRECTORY, dir_fd=directory)
         try:
             if replaced is not None:
-                self._whiteouts.replace(fd, replaced)
+                self._whiteouts.replace(fd, b"/".join(components(entry.name)), replaced)
             self._attributes.set(fd, entry)
         except BaseException:
             os.close(fd)

@@ -7,16 +7,16 @@ import os
 import stat
 from collections.abc import Sequence
 
-from wherry.archive._directories import is_whiteout
+from wherry.archive._directories import Directories, is_whiteout
 from wherry.archive._entry import show
 from wherry.archive._removal import remove_tree
 from wherry.archive._walk import open_directory
 from wherry.errors import InvalidArgument
-from wherry.kernel.paths import fd_path
+from wherry.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, fd_path, openat2
 
 PREFIX = b".wh."
 _META = b".wh..wh."
-_OPAQUE_NAME = b".wh..wh..opq"
+OPAQUE = b".wh..wh..opq"
 _OPAQUE_ATTRIBUTE = "trusted.overlay.opaque"
 _SPECIAL = frozenset((b"", b".", b".."))
 
@@ -26,27 +26,48 @@ class OverlayWhiteouts:
 
     def __init__(self, lowers: Sequence[str]) -> None:
         self._lowers = lowers
+        self._made: dict[bytes, tuple[bytes, bytes]] = {}
+        self._opaque: set[bytes] = set()
 
     def note(self, directory: bytes, name: bytes) -> None:
         """An entry of the layer itself; nothing to remember, since its presence is what counts."""
 
-    def mark(self, fd: int, directory: bytes, name: bytes) -> None:
-        """`name`, with the prefix, was found in `directory`, open as `fd`."""
-        if name == _OPAQUE_NAME:
-            set_opaque(fd)
+    def clear(self, fd: int, directory: bytes) -> None:
+        """Hide what the layers below have in `directory`, open as `fd`."""
+        self._opaque.add(directory)
+        set_opaque(fd)
+
+    def delete(self, directories: Directories, directory: bytes, target: bytes) -> None:
+        """Hide `target` in `directory`, which is made when it must be."""
+        path = _join(directory, target)
+        if not self._is_below(path) or any(above in self._made for above in _ancestors(directory)):
+            # Where nothing is to be merged, the kernel would show the mark as a broken entry.
             return
-        target = _target(name)
-        if target is None:
-            return
+        fd = directories.open(directory)
         try:
             os.mknod(target, stat.S_IFCHR, 0, dir_fd=fd)
+            self._made[path] = (directory, target)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(target, dir_fd=fd, follow_symlinks=False).st_mode):
                 inner = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
                 try:
-                    set_opaque(inner)
+                    self.clear(inner, path)
                 finally:
                     os.close(inner)
+
+    def finish(self, root: int) -> None:
+        """Take back marks inside directories that turned out opaque: there is nothing left to hide from."""
+        for directory, name in self._made.values():
+            if not any(above in self._opaque for above in _ancestors(directory)):
+                continue
+            try:
+                fd = open_directory(root, directory)
+            except OSError:
+                continue
+            try:
+                _clear_whiteout(fd, name)
+            finally:
+                os.close(fd)
 
     def adopt(self, fd: int, name: bytes, path: bytes) -> os.stat_result | None:
         """Make the directory `name` that an entry implies: as it is in the layers below, else root's and 0755."""
@@ -55,7 +76,7 @@ class OverlayWhiteouts:
         made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         try:
             if hidden:
-                set_opaque(made)
+                self.clear(made, path)
                 below = None
             else:
                 below = self._find_below(path)
@@ -73,10 +94,27 @@ class OverlayWhiteouts:
         finally:
             os.close(made)
 
-    def replace(self, fd: int, status: os.stat_result) -> None:
-        """A new directory at `fd` takes the place of what had `status`: if that hid the layers below, so must this."""
+    def replace(self, fd: int, path: bytes, status: os.stat_result) -> None:
+        """A new directory takes the place of what had `status`: if that hid the layers below, so must this."""
         if is_whiteout(status):
-            set_opaque(fd)
+            self.clear(fd, path)
+
+    def _is_below(self, path: bytes) -> bool:
+        for lower in self._lowers:
+            root = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                found = openat2(root, path, os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+            finally:
+                os.close(root)
+            try:
+                return not is_whiteout(os.fstat(found))
+            finally:
+                os.close(found)
+        return False
 
     def _find_below(self, path: bytes) -> int | None:
         for lower in self._lowers:
@@ -109,13 +147,18 @@ class RemovingWhiteouts:
             if not path:
                 break
 
-    def mark(self, fd: int, directory: bytes, name: bytes) -> None:
-        if name == _OPAQUE_NAME:
-            self._empty(fd, directory)
-            return
-        target = _target(name)
-        if target is not None:
+    def clear(self, fd: int, directory: bytes) -> None:
+        above, _, name = directory.rpartition(b"/")
+        self.note(above, name)
+        self._empty(fd, directory)
+
+    def delete(self, directories: Directories, directory: bytes, target: bytes) -> None:
+        fd = directories.find(directory)
+        if fd is not None:
             self._remove(fd, target, _join(directory, target))
+
+    def finish(self, root: int) -> None:
+        """Nothing is put off."""
 
     def adopt(self, fd: int, name: bytes, path: bytes) -> os.stat_result | None:
         if path not in self._brought:
@@ -124,7 +167,7 @@ class RemovingWhiteouts:
         _make_directory(fd, name, path)
         return None
 
-    def replace(self, fd: int, status: os.stat_result) -> None:
+    def replace(self, fd: int, path: bytes, status: os.stat_result) -> None:
         """Nothing is hidden here: what was deleted is gone."""
 
     def _remove(self, fd: int, name: bytes, path: bytes) -> None:
@@ -167,7 +210,7 @@ def set_opaque(fd: int) -> None:
     os.setxattr(fd_path(fd), _OPAQUE_ATTRIBUTE, b"y")
 
 
-def _target(name: bytes) -> bytes | None:
+def target_of(name: bytes) -> bytes | None:
     """What a whiteout names; None for the bookkeeping of aufs, which still occurs in old images."""
     if name.startswith(_META):
         return None
@@ -200,6 +243,12 @@ def _copy_xattrs(source: int, target: int) -> None:
     for name in os.listxattr(source):
         if not name.startswith("trusted.overlay."):
             os.setxattr(target, name, os.getxattr(source, name))
+
+
+def _ancestors(directory: bytes) -> list[bytes]:
+    """The directory and those above it, but for the root."""
+    parts = directory.split(b"/")
+    return [b"/".join(parts[: at + 1]) for at in range(len(parts))]
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

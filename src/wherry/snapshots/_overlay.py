@@ -65,6 +65,8 @@ class OverlaySnapshotter(LayeredSnapshotter):
     def changes(self, key: str) -> list[Change]:
         writable = self._get(key)
         with opened(f"{writable.path}/upper") as upper:
+            if writable.layer is None:
+                return compare(upper, None)
             lowers = self._below(writable)
             below = _detached(Mount("overlay", "overlay", _OPTIONS, (*lowers, self._empty)))
             try:
