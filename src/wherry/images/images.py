@@ -1,5 +1,6 @@
 """The room's front: every operation on images, as the engine calls it."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +10,15 @@ from typing import BinaryIO
 
 from wherry.content import Collected, ContentStore, collect
 from wherry.errors import InvalidArgument
+from wherry.images.auth import RegistryAuth
+from wherry.images.endpoints import RegistryConfig
 from wherry.images.history import history
 from wherry.images.image import HistoryEntry, Image, InUse, Removed
 from wherry.images.importer import Importer
 from wherry.images.layers import Layers, LayerStore
 from wherry.images.load import Loader
 from wherry.images.progress import Progress
+from wherry.images.pull import Puller
 from wherry.images.records import Records
 from wherry.images.removal import Remover
 from wherry.images.save import Saver
@@ -26,13 +30,23 @@ from wherry.state import Store
 class Images:
     """The images of one daemon. Synchronous methods may be called from any thread; those that move data take time."""
 
-    def __init__(self, data_root: Path, store: Store, content: ContentStore, snapshots: LayerStore) -> None:
+    def __init__(
+        self,
+        data_root: Path,
+        store: Store,
+        content: ContentStore,
+        snapshots: LayerStore,
+        *,
+        registries: RegistryConfig = RegistryConfig(),  # noqa: B008
+        retry_seconds: float = 1.0,
+    ) -> None:
         # The leases and half-made layers of operations that died with the last process.
         content.leases.drop()
         self._content = content
         self._layers = Layers(data_root, store, content, snapshots)
         self._records = Records(store, content)
         self._importer = Importer(self._records, self._layers, content)
+        self._puller = Puller(self._records, self._layers, content, registries, retry_seconds=retry_seconds)
         self._scratch = data_root / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -92,6 +106,18 @@ class Images:
         platform = (platform or host_platform()).normalized()
         with self._cleanly():
             return self._importer.import_(stream, named, changes=changes, message=message, platform=platform)
+
+    async def pull(
+        self, reference: str, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
+    ) -> Image:
+        """From a registry. Without tag and digest, every tag: who means "latest" says so, as docker's CLI does."""
+        parsed = parse_reference(reference)
+        check_name(parsed)
+        try:
+            return await self._puller.pull(parsed, platform, auth, progress)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self.collect))
+            raise
 
     def load(self, stream: BinaryIO, progress: Progress) -> Sequence[str]:
         """Every image of a `docker save` or OCI layout archive, compressed or not; returns their names or ids."""

@@ -95,6 +95,15 @@ class Records:
         with self._lock:
             return {chain for record in self._records.values() for chain in record.chains}
 
+    def source(self, diff_id: str) -> Descriptor | None:
+        """A blob some image has for a layer."""
+        with self._lock:
+            for record in self._records.values():
+                for layer in record.layers:
+                    if layer.diff_id == diff_id:
+                        return layer.blob
+        return None
+
     def blobs(self) -> list[Digest]:
         """Every blob an image refers to: the collector's roots."""
         with self._lock:

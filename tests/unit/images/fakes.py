@@ -55,7 +55,7 @@ class Bench:
 
     def restart(self) -> None:
         self.content = ContentStore(self.root / "content", self.store)
-        self.images = Images(self.root, self.store, self.content, self.snapshots)
+        self.images = Images(self.root, self.store, self.content, self.snapshots, retry_seconds=0.001)
 
     def leftovers(self) -> dict[str, Any]:
         """Everything that should be gone when there are no images."""

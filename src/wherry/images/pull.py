@@ -1,0 +1,316 @@
+"""Pulling: from a reference to an image that can be run, with docker's messages on the way.
+
+Manifest (an index is followed to the platform that fits), configuration, then the layers: downloaded three at a time,
+unpacked in order as each arrives, while the later ones still download.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from wherry.content import ContentStore, Lease
+from wherry.errors import Internal, InvalidArgument, NotFound, Unavailable, WherryError
+from wherry.images.auth import RegistryAuth
+from wherry.images.download import Downloader
+from wherry.images.endpoints import RegistryConfig, find_endpoints
+from wherry.images.image import Image, Layer
+from wherry.images.layers import Layers, Pins
+from wherry.images.progress import Progress, Step, short_id
+from wherry.images.records import Record, Records
+from wherry.images.registry import Registry, translate
+from wherry.spec.digest import ChainID, Digest, chain_ids
+from wherry.spec.oci_image import (
+    CONFIG_TYPES,
+    DOCUMENT_MAX,
+    LAYER_TYPES,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+    parse_config,
+    parse_manifest,
+)
+from wherry.spec.platform import Platform, host_platform, preference
+from wherry.spec.reference import Reference
+
+_INDEX_DEPTH = 3
+_LAYERS_MAX = 512
+_PARALLEL = 3
+
+
+class Resolved(NamedTuple):
+    """What a reference leads to: the manifest for one platform, its blob, and the digest asked for or led through."""
+
+    manifest: Manifest
+    digest: Digest
+    top: Digest
+
+
+class Puller:
+    """Pulls images. Runs on the daemon's loop; everything that takes time runs in threads."""
+
+    def __init__(
+        self,
+        records: Records,
+        layers: Layers,
+        content: ContentStore,
+        config: RegistryConfig,
+        *,
+        retry_seconds: float = 1.0,
+    ) -> None:
+        self._records = records
+        self._layers = layers
+        self._content = content
+        self._config = config
+        self._retry_seconds = retry_seconds
+        # Two pulls of one layer share the work: the second waits and finds it done.
+        self._turns: dict[Digest, tuple[asyncio.Lock, int]] = {}
+
+    async def pull(
+        self, reference: Reference, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
+    ) -> Image:
+        """Pull one image; without tag and digest, every tag of the repository. Errors as docker words them."""
+        try:
+            async with self._connect(reference, auth) as registry:
+                if reference.tag or reference.digest:
+                    image, news = await self._pull_one(registry, reference, platform, progress)
+                else:
+                    image, news = await self._pull_all(registry, reference, platform, progress)
+        except WherryError as error:
+            raise translate(error, reference) from None
+        outcome = "Downloaded newer image for" if news else "Image is up to date for"
+        progress({"status": f"Status: {outcome} {reference.familiar}"})
+        if platform is not None and preference(platform, image.platform) is None:
+            found = f"image with reference {reference.familiar} was found but its platform ({image.platform})"
+            progress({"status": f"WARNING: {found} does not match the specified platform ({platform.normalized()})"})
+        return image
+
+    async def _pull_all(
+        self, registry: Registry, reference: Reference, platform: Platform | None, progress: Progress
+    ) -> tuple[Image, bool]:
+        done: Image | None = None
+        news = False
+        for tag in await registry.tags():
+            done, newer = await self._pull_one(registry, reference.with_tag(tag), platform, progress)
+            news = news or newer
+        if done is None:
+            raise NotFound(f"repository {reference.familiar_name} has no tags", object=reference.familiar)
+        return done, news
+
+    async def _pull_one(
+        self, registry: Registry, reference: Reference, platform: Platform | None, progress: Progress
+    ) -> tuple[Image, bool]:
+        stop = threading.Event()
+        executor = ThreadPoolExecutor(_PARALLEL + 2, thread_name_prefix="pull")
+        try:
+            with self._content.leases.take("pull") as lease, self._layers.pins() as pins:
+                downloader = Downloader(registry, self._content, lease, executor, self._retry_seconds)
+                job = _Job(self, registry, downloader, lease, pins, progress, stop)
+                return await job.run(reference, platform)
+        finally:
+            stop.set()
+            executor.shutdown(wait=False)
+
+    @asynccontextmanager
+    async def _connect(self, reference: Reference, auth: RegistryAuth | None) -> AsyncIterator[Registry]:
+        """The first endpoint that answers, with mirrors skipped that do not have the image."""
+        failure: WherryError | None = None
+        for endpoint in find_endpoints(reference.domain, self._config):
+            registry = Registry(endpoint, reference.path, auth)
+            try:
+                try:
+                    await registry.ping()
+                    if endpoint.mirror and (reference.digest or reference.tag):
+                        await registry.manifest(reference.digest or reference.tag or "")
+                except WherryError as error:
+                    if not endpoint.mirror and not isinstance(error, Unavailable):
+                        raise
+                    failure = error
+                    continue
+                yield registry
+                return
+            finally:
+                await registry.close()
+        raise failure or Internal(f"no endpoint for {reference.domain}")
+
+    @asynccontextmanager
+    async def turn(self, digest: Digest) -> AsyncIterator[None]:
+        """One download of a blob at a time."""
+        lock, users = self._turns.get(digest, (asyncio.Lock(), 0))
+        self._turns[digest] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._turns[digest]
+            if users == 1:
+                del self._turns[digest]
+            else:
+                self._turns[digest] = (lock, users - 1)
+
+    def record(self, resolved: Resolved, config: ImageConfig, blobs: list[Descriptor], reference: Reference) -> Image:
+        """Write down what was pulled, under its tag and its digest."""
+        manifest = resolved.manifest
+        layers = tuple(Layer(*pair) for pair in zip(config.diff_ids, blobs, strict=True))
+        chains = chain_ids(config.diff_ids)
+        record = Record(
+            id=manifest.config.content,
+            config=config,
+            layers=layers,
+            size=sum(self._layers.sizes(chains)),
+            manifest=resolved.digest,
+            index=resolved.top if resolved.top != resolved.digest and self._content.has(resolved.top) else None,
+        )
+        names = [reference.with_digest(resolved.top)]
+        if reference.tag and not reference.digest and self.current(reference) != record.id:
+            names.append(reference)
+        return self._records.put(record, names, self._layers.adopted(chains))
+
+    def current(self, reference: Reference) -> Digest | None:
+        return self._records.named(reference)
+
+    def known_blob(self, layer: Descriptor, diff_id: str) -> Descriptor | None:
+        """A blob that is here already and unpacks to this layer."""
+        if self._content.has(layer.content):
+            return layer
+        known = self._records.source(diff_id)
+        return known if known and self._content.has(known.content) else None
+
+    def knows(self, image: Digest) -> bool:
+        return self._records.get(image) is not None
+
+    async def read(self, downloader: Downloader, blob: Descriptor) -> bytes:
+        if blob.size > DOCUMENT_MAX:
+            raise InvalidArgument(f"{blob.digest} is too large for an image document", object=blob.digest)
+        async with self.turn(blob.content):
+            await downloader.fetch(blob)
+        return self._content.read(blob.content, DOCUMENT_MAX)
+
+    def add(self, data: bytes, lease: Lease) -> Digest:
+        return self._content.add(data, lease).digest
+
+
+class _Job(NamedTuple):
+    """One image being pulled."""
+
+    puller: Puller
+    registry: Registry
+    downloader: Downloader
+    lease: Lease
+    pins: Pins
+    progress: Progress
+    stop: threading.Event
+
+    async def run(self, reference: Reference, platform: Platform | None) -> tuple[Image, bool]:
+        """The image, and whether it is new under this reference."""
+        wanted = platform or host_platform()
+        data, media_type, digest = await self.registry.manifest(reference.digest or reference.tag or "latest")
+        shown = str(reference) if reference.digest else reference.tag
+        self.progress({"status": f"Pulling from {reference.path}", "id": shown})
+        # A reference by sha512 keeps its own digest; everything else is known by sha256.
+        resolved = await self._resolve(data, media_type, reference.digest or digest, wanted)
+        config = parse_config(await self.puller.read(self.downloader, resolved.manifest.config))
+        _check(resolved.manifest, config)
+        before = self.puller.current(reference)
+        blobs = await self._layers(resolved.manifest, config)
+        self.progress({"status": f"Digest: {resolved.top}"})
+        image = await self.downloader.in_thread(lambda: self.puller.record(resolved, config, blobs, reference))
+        return image, before != image.id
+
+    async def _resolve(self, data: bytes, media_type: str, top: Digest, wanted: Platform) -> Resolved:
+        for _ in range(_INDEX_DEPTH):
+            found = parse_manifest(data, media_type)
+            kept = self.puller.add(data, self.lease)
+            if isinstance(found, Manifest):
+                return Resolved(found, kept, top)
+            entry = _choose(found.manifests, wanted)
+            if entry.size > DOCUMENT_MAX:
+                raise InvalidArgument(f"manifest {entry.digest} is larger than {DOCUMENT_MAX >> 20} MiB")
+            data, media_type, _ = await self.registry.manifest(entry.digest)
+            if len(data) != entry.size:
+                raise InvalidArgument(f"manifest {entry.digest} has {len(data)} bytes, not {entry.size}")
+        raise InvalidArgument(f"{top} is an index of indexes nested too deep", object=top)
+
+    async def _layers(self, manifest: Manifest, config: ImageConfig) -> list[Descriptor]:
+        """Have every layer downloaded and unpacked; the blobs that stand for them."""
+        steps = [Step(self.progress, short_id(layer.digest)) for layer in manifest.layers]
+        blobs: list[Descriptor] = list(manifest.layers)
+        wanted: dict[int, bool] = {}
+        for number, (layer, diff_id, chain) in enumerate(
+            zip(manifest.layers, config.diff_ids, chain_ids(config.diff_ids), strict=True)
+        ):
+            there = self.pins.pin(chain)
+            known = self.puller.known_blob(layer, diff_id)
+            if there and known:
+                blobs[number] = known
+                self.lease.add(known.content)
+            else:
+                wanted[number] = there
+        if not wanted and self.puller.knows(manifest.config.content):
+            return blobs
+        for number, step in enumerate(steps):
+            step.state("Pulling fs layer" if number in wanted else "Already exists")
+        for step in [steps[number] for number in wanted][_PARALLEL:]:
+            step.state("Waiting")
+        limit = asyncio.Semaphore(_PARALLEL)
+        downloads = {n: asyncio.create_task(self._download(manifest.layers[n], steps[n], limit)) for n in wanted}
+        try:
+            for number in wanted:
+                await downloads[number]
+                await self._unpack(number, manifest.layers[number], config, steps[number])
+        finally:
+            self.stop.set()
+            for task in downloads.values():
+                task.cancel()
+            await asyncio.gather(*downloads.values(), return_exceptions=True)
+        return blobs
+
+    async def _download(self, layer: Descriptor, step: Step, limit: asyncio.Semaphore) -> None:
+        async with self.puller.turn(layer.content), limit:
+            await self.downloader.fetch(layer, step)
+        step.state("Download complete")
+
+    async def _unpack(self, number: int, layer: Descriptor, config: ImageConfig, step: Step) -> None:
+        chains = chain_ids(config.diff_ids)
+        parent: ChainID | None = chains[number - 1] if number else None
+
+        def report(done: int) -> None:
+            if self.stop.is_set():
+                raise Internal("the pull was cancelled")
+            step.advance("Extracting", done, layer.size)
+
+        def unpack() -> None:
+            self.pins.unpack(parent, config.diff_ids[number], layer.content, report)
+
+        await self.downloader.in_thread(unpack, self.stop.set)
+        step.state("Pull complete")
+
+
+def _choose(entries: tuple[Descriptor, ...], wanted: Platform) -> Descriptor:
+    """The entry that serves the platform best; among equals the first, as other engines do."""
+    ranked = [(preference(wanted, entry.platform), entry) for entry in entries if entry.platform]
+    fitting = [(rank, number) for number, (rank, _) in enumerate(ranked) if rank is not None]
+    if fitting:
+        return ranked[min(fitting)[1]][1]
+    plain = [entry for entry in entries if entry.platform is None]
+    if plain:
+        return plain[0]
+    raise NotFound(f"no matching manifest for {wanted.normalized()} in the manifest list entries", object=str(wanted))
+
+
+def _check(manifest: Manifest, config: ImageConfig) -> None:
+    if manifest.config.media_type not in CONFIG_TYPES:
+        raise InvalidArgument(f"this is no container image: its configuration is {manifest.config.media_type}")
+    if len(manifest.layers) != len(config.diff_ids):
+        raise InvalidArgument(
+            f"the manifest has {len(manifest.layers)} layers, the image configuration {len(config.diff_ids)}"
+        )
+    if len(manifest.layers) > _LAYERS_MAX:
+        raise InvalidArgument(f"the image has more than {_LAYERS_MAX} layers")
+    if config.os and config.os != "linux":
+        raise InvalidArgument(f'image operating system "{config.os}" cannot be used on this platform')
+    for layer in manifest.layers:
+        if layer.media_type not in LAYER_TYPES:
+            raise InvalidArgument(f"layer {layer.digest} has unsupported media type {layer.media_type}")
