@@ -7,6 +7,7 @@ and addresses.
 import os
 import socket
 from pathlib import Path
+from time import monotonic, sleep
 from typing import NamedTuple
 
 from wherry.kernel import netns, sysctl
@@ -16,6 +17,7 @@ from wherry.network.endpoint import Endpoint
 
 INTERFACE = "eth0"
 _PREFIX = "wveth"
+_FORWARDING = 1.0
 
 
 class Prepared(NamedTuple):
@@ -68,6 +70,7 @@ def plug_in(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> 
     """Put the host's end of the pair, which exists, (back) on the bridge."""
     name = endpoint.host_ifname
     host.request(set_link(name, master=bridge.ifindex, mtu=bridge.mtu, up=True), _port(name, icc=icc))
+    _wait_forwarding(name, host)
 
 
 def discard(prepared: Prepared) -> None:
@@ -97,10 +100,19 @@ def _plug(name: str, host: Netlink, bridge: Bridge, *, icc: bool) -> tuple[int, 
     inside = Netlink()
     try:
         inside.request(set_link("lo", up=True), set_link(ifindex, up=True))
+        _wait_forwarding(name, host)
     except BaseException:
         inside.close()
         raise
     return ifindex, inside
+
+
+def _wait_forwarding(name: str, host: Netlink) -> None:
+    # The bridge learns of a port's carrier from a work queue, some 0.1 ms later. A first packet sent before would be
+    # lost, and ARP asks again after a second only.
+    deadline = monotonic() + _FORWARDING
+    while not host.link(name).forwarding and monotonic() < deadline:
+        sleep(0.0001)
 
 
 def _port(name: str, *, icc: bool) -> Message:

@@ -1,6 +1,8 @@
 """Networks over the life of daemons: what survives, what is restored, what is cleaned away."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -268,6 +270,44 @@ def test_sandboxes_made_ahead_are_used_and_do_not_outlive_their_daemon(world: Wo
     world.networks(live=(web,), warm=0)
     assert wveths(world) == {web.host_ifname}
     assert os.listdir(world.exec_root / "netns") == [place.path.name]
+
+
+DAEMON = """
+import os, sys
+from pathlib import Path
+from wherry.kernel import namespaces
+from wherry.network import EndpointRequest, NetworkConfig, Networks, PortRequest
+from wherry.state import MemoryStore
+
+host, exec_root = sys.argv[1:]
+namespaces.setns(os.open(host, os.O_RDONLY), namespaces.CLONE_NEWNET)
+networks = Networks(NetworkConfig(bridge="br-test", table="test", exec_root=Path(exec_root), warm=2), MemoryStore())
+networks.start([])
+for turn in range(1000):
+    for name in ("a", "b", "c"):
+        networks.connect(name, EndpointRequest("bridge", ports=(PortRequest(80, host_port_start=0),)))
+        print(turn, name, flush=True)
+        if turn % 2:
+            networks.disconnect(name)
+    for name in ("b", "a", "c"):
+        networks.disconnect(name)
+"""
+
+
+@pytest.mark.parametrize("lines", [0, 1, 5, 11])
+def test_a_killed_daemon_leaves_nothing_after_the_next_start(world: World, lines: int) -> None:
+    world.networks().close()
+    clean = (world.links(), world.ruleset())
+    command = [sys.executable, "-c", DAEMON, str(world.host.path), str(world.exec_root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        for _ in range(lines):
+            assert daemon.stdout.readline()
+        daemon.kill()
+    networks = world.networks()
+    assert (world.links(), world.ruleset()) == clean
+    assert os.listdir(world.exec_root / "netns") == []
+    assert world.connect(networks, "box")[0].ipv4 == "172.17.0.2"
 
 
 def test_nothing_works_before_the_start(world: World) -> None:

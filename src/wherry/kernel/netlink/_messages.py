@@ -12,8 +12,9 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 27, 28, 31, 32
 IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-_IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
-_IFLA_BRPORT_HAIRPIN, _IFLA_BRPORT_ISOLATED = 4, 33
+_IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
+IFLA_BRPORT_STATE, _IFLA_BRPORT_HAIRPIN, _IFLA_BRPORT_ISOLATED = 1, 4, 33
+BR_STATE_FORWARDING = 3
 _NLA_F_NESTED = 0x8000
 IFF_UP = 1
 
@@ -121,7 +122,7 @@ def set_bridge_port(name: str, *, hairpin: bool, isolated: bool) -> Message:
     with ports that are not isolated, only.
     """
     data = attribute(_IFLA_BRPORT_HAIRPIN, bytes([hairpin])) + attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated]))
-    info = _text(_IFLA_INFO_SLAVE_KIND, "bridge") + attribute(_IFLA_INFO_SLAVE_DATA | _NLA_F_NESTED, data)
+    info = _text(_IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA | _NLA_F_NESTED, data)
     body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO | _NLA_F_NESTED, info)
     return Message(RTM_NEWLINK, 0, body, "netlink set bridge port", name)
 

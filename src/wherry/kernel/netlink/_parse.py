@@ -10,7 +10,10 @@ _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
 class Link(NamedTuple):
-    """`peer`: the ifindex of a veth's other end, in its own namespace. `master` 0: in no bridge."""
+    """`peer`: the ifindex of a veth's other end, in its own namespace. `master` 0: in no bridge.
+
+    `forwarding`: it is a port of a bridge, which lets its frames through.
+    """
 
     ifindex: int
     name: str
@@ -20,6 +23,7 @@ class Link(NamedTuple):
     mac: str
     master: int
     peer: int
+    forwarding: bool
 
 
 class Address(NamedTuple):
@@ -54,6 +58,7 @@ def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = m.IFINFO.unpack_from(body)
     name = kind = mac = ""
     mtu = master = peer = 0
+    forwarding = False
     for attribute, value in attributes(body[m.IFINFO.size :]):
         if attribute == m.IFLA_IFNAME:
             name = value.rstrip(b"\0").decode()
@@ -68,7 +73,9 @@ def parse_link(body: bytes) -> Link:
         elif attribute == m.IFLA_LINKINFO:
             info = dict(attributes(value))
             kind = info.get(m.IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-    return Link(index, name, kind, bool(flags & m.IFF_UP), mtu, mac, master, peer)
+            port = dict(attributes(info.get(m.IFLA_INFO_SLAVE_DATA, b"")))
+            forwarding = port.get(m.IFLA_BRPORT_STATE) == bytes([m.BR_STATE_FORWARDING])
+    return Link(index, name, kind, bool(flags & m.IFF_UP), mtu, mac, master, peer, forwarding)
 
 
 def parse_address(body: bytes) -> Address:
