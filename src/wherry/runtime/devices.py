@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import array
 import fcntl
 import os
 import stat
+import struct
 import termios
 
 from wherry.kernel import files, mounts
@@ -138,10 +138,10 @@ class Console(NamedTuple):
         # A /dev/pts that is something else could hand us any file of its maker's choice (CVE-2025-52565).
         files.require(master, files.DEVPTS_SUPER_MAGIC, "/dev/pts/ptmx")
         # The slave comes from the master itself, by no path.
-        fcntl.ioctl(master, termios.TIOCSPTLCK if hasattr(termios, "TIOCSPTLCK") else 0x40045431, array.array("i", [0]))
+        fcntl.ioctl(master, termios.TIOCSPTLCK if hasattr(termios, "TIOCSPTLCK") else 0x40045431, struct.pack("i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if self.height or self.width:
-            fcntl.ioctl(master, termios.TIOCSWINSZ, array.array("H", [self.height, self.width, 0, 0]))
+            fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", self.height, self.width, 0, 0))
         if self.uid:
             os.fchown(slave, self.uid, -1)
         if not self.join:
