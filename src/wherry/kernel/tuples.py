@@ -41,22 +41,34 @@ class _Record(tuple):  # type: ignore[type-arg]
         return type(self)(*merged)
 
 
+_templates: "dict[int, Any]" = {}
+
+
+def _constructor(fields: tuple[str, ...]) -> "Any":
+    """`__new__` with these parameters. Compiled once per number of fields, then given their names: a compilation for
+    each of the runtime's sixty types would be a tenth of a cold start."""
+    count = len(fields)
+    template = _templates.get(count)
+    if template is None:
+        names = "".join([f"a{index}," for index in range(count)])
+        scope: dict[str, Any] = {"_new": tuple.__new__}
+        exec(f"def __new__(_cls, {names}): return _new(_cls, ({names}))", scope)
+        template = _templates[count] = scope["__new__"]
+    code = template.__code__.replace(co_varnames=("_cls", *fields))
+    return type(template)(code, template.__globals__, "__new__")
+
+
 class _Meta(type):
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: "dict[str, Any]") -> "Any":
         if not bases:
             return super().__new__(mcs, name, bases, namespace)
         fields = tuple(namespace.pop("__annotations__", {}))
         defaults = tuple([namespace.pop(field) for field in fields if field in namespace])
-        arguments = ", ".join(fields)
-        tail = arguments + "," if arguments else ""
-        scope: dict[str, Any] = {"_new": tuple.__new__}
-        exec(f"def __new__(_cls, {arguments}): return _new(_cls, ({tail}))", scope)
-        scope["__new__"].__defaults__ = defaults
+        make = _constructor(fields)
+        make.__defaults__ = defaults
         for index, field in enumerate(fields):
             namespace[field] = _tuplegetter(index, "")
-        namespace.update(
-            __slots__=(), _fields=fields, __match_args__=fields, __new__=scope["__new__"], __orig_bases__=bases
-        )
+        namespace.update(__slots__=(), _fields=fields, __match_args__=fields, __new__=make, __orig_bases__=bases)
         return type.__new__(type, name, (_Record,), namespace)
 
 

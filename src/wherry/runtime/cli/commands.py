@@ -11,7 +11,7 @@ from wherry.runtime.cli.flags import BOOL, LIST, NUMBER, TEXT, Options, parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NamedTuple
+    from typing import Any, NamedTuple
 
     from wherry.runtime.container import Runtime
 else:
@@ -125,12 +125,20 @@ class Context:
 
     def runtime(self) -> Runtime:
         """The runtime on the chosen root."""
-        from wherry.kernel import seccomp
         from wherry.runtime.container import Runtime
 
-        runtime = Runtime(self.root)
-        seccomp.use_cache(self.root + "/.seccomp")
-        return runtime
+        return Runtime(self.root)
+
+    def load_config(self, bundle: str) -> dict[str, Any]:
+        """The bundle's configuration; a compiled seccomp profile is kept for the next command."""
+        from wherry.runtime.container import load_config
+
+        config = load_config(bundle)
+        if "seccomp" in (config.get("linux") or ()):
+            from wherry.kernel import seccomp
+
+            seccomp.use_cache(self.root + "/.seccomp")
+        return config
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,7 +6,6 @@ import os
 
 from wherry.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from wherry.runtime import launch
-from wherry.runtime.container import load_config
 from wherry.runtime.document import boolean, mapping
 
 TYPE_CHECKING = False
@@ -61,9 +60,9 @@ def _make(context: Context, options: Options, identifier: str, *, wait: bool, de
     if options.text("pidfd-socket"):
         raise Unimplemented("--pidfd-socket is not supported")
     bundle = os.path.abspath(options.text("bundle") or ".")
-    check_console(load_config(bundle), options, detach)
     preserve = options.number("preserve-fds") or 0
     runtime = context.runtime()
+    check_console(context.load_config(bundle), options, detach)
     return launch.drive(runtime.run(identifier, bundle, (), _STREAMS, wait=wait, preserve=preserve))
 
 
@@ -103,7 +102,7 @@ def _write_pid(options: Options, launched: Launched) -> None:
         return
     directory, name = os.path.split(os.path.abspath(path))
     temporary = f"{directory}/.{name}"
-    with open(temporary, "w", encoding="ascii") as file:
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(str(launched.process.pid))
     os.rename(temporary, path)
 

@@ -7,7 +7,6 @@ import os
 from wherry.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from wherry.runtime import launch
 from wherry.runtime.cli.create import check_terminal, hand_over
-from wherry.runtime.container import load_config
 from wherry.runtime.document import boolean, mapping
 from wherry.runtime.state import StateFile
 from wherry.spec import fastjson
@@ -32,7 +31,7 @@ def exec_(context: Context, options: Options, arguments: Sequence[str]) -> int:
         raise FailedPrecondition("cannot exec in a paused container", hint="resume it, or use --ignore-paused")
     if status.status == "stopped":
         raise FailedPrecondition("cannot exec in a stopped container")
-    process = _process(options, arguments, status.record.bundle)
+    process = _process(options, arguments, context.load_config(status.record.bundle))
     detach = options.flag("detach")
     check_terminal(boolean(process, "terminal", False, "process."), options, detach)
     name = f"exec-{os.getpid()}"
@@ -52,13 +51,13 @@ def exec_(context: Context, options: Options, arguments: Sequence[str]) -> int:
     return result
 
 
-def _process(options: Options, arguments: Sequence[str], bundle: str) -> dict[str, Any]:
+def _process(options: Options, arguments: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
     path = options.text("process")
     if path:
         return _read_process(path)
     if len(arguments) < 2:
         raise InvalidArgument("process args cannot be empty")
-    process = dict(mapping(load_config(bundle), "process"))
+    process = dict(mapping(config, "process"))
     process["args"] = list(arguments[1:])
     process["terminal"] = options.flag("tty")
     process["env"] = [*(process.get("env") or ()), *options.texts("env")]
