@@ -41,7 +41,9 @@ def detect(head: bytes) -> str:
     return next((name for magic, name in _MAGICS if head.startswith(magic)), "")
 
 
-def decompress(stream: BinaryIO, *, limit: int, name: str, on_read: Callable[[int], None] | None = None) -> BinaryIO:
+def decompressed(
+    stream: BinaryIO, *, limit: int = 1 << 62, name: str = "the archive", on_read: Callable[[int], None] | None = None
+) -> BinaryIO:
     """`stream` uncompressed, whatever it is compressed with; a plain stream stays as it is.
 
     `limit` is the largest number of bytes that may come out; `name` is what errors call the stream; `on_read` is told

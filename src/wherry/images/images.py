@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +13,7 @@ from wherry.errors import InvalidArgument
 from wherry.images.auth import RegistryAuth
 from wherry.images.endpoints import RegistryConfig
 from wherry.images.history import history
-from wherry.images.image import HistoryEntry, Image, InUse, Removed
+from wherry.images.image import HistoryEntry, Image, InUse, Removed, unix_seconds
 from wherry.images.importer import Importer
 from wherry.images.layers import Layers, LayerStore
 from wherry.images.load import Loader
@@ -22,7 +22,7 @@ from wherry.images.pull import Puller
 from wherry.images.records import Records
 from wherry.images.removal import Remover
 from wherry.images.save import Saver
-from wherry.spec.platform import Platform, host_platform
+from wherry.spec.platform import Platform, host_platform, parse_platform
 from wherry.spec.reference import Reference, parse_reference
 from wherry.state import Store
 
@@ -85,9 +85,25 @@ class Images:
         return remover.done
 
     def prune(
-        self, *, dangling_only: bool, in_use: InUse, select: Callable[[Image], bool] = lambda image: True
+        self,
+        *,
+        dangling_only: bool,
+        in_use: InUse,
+        until: int | None = None,
+        labels: Sequence[str] = (),
+        without_labels: Sequence[str] = (),
     ) -> Sequence[Removed]:
-        """Delete what no container uses: dangling images only, or all; `select` narrows it further."""
+        """Delete what no container uses: dangling images only, or all.
+
+        Only those made before `until` (seconds since 1970), with all of `labels` and none of `without_labels`
+        ("name" or "name=value").
+        """
+
+        def select(image: Image) -> bool:
+            given = image.config.config.labels
+            old_enough = until is None or unix_seconds(image.created) <= until
+            return old_enough and has_labels(given, labels) and not any(has_labels(given, [x]) for x in without_labels)
+
         remover = Remover(self._records, self._layers, in_use)
         remover.prune(dangling_only=dangling_only, select=select)
         self.collect()
@@ -99,22 +115,22 @@ class Images:
         reference: str | None,
         changes: Sequence[str] = (),
         message: str = "",
-        platform: Platform | None = None,
+        platform: Platform | str | None = None,
     ) -> Image:
         """A root file system's tar (compressed or not) as an image of one layer."""
         named = self._parse_new_name(reference) if reference else None
-        platform = (platform or host_platform()).normalized()
+        wanted = (_platform(platform) or host_platform()).normalized()
         with self._cleanly():
-            return self._importer.import_(stream, named, changes=changes, message=message, platform=platform)
+            return self._importer.import_(stream, named, changes=changes, message=message, platform=wanted)
 
     async def pull(
-        self, reference: str, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
+        self, reference: str, platform: Platform | str | None, auth: RegistryAuth | None, progress: Progress
     ) -> Image:
         """From a registry. Without tag and digest, every tag: who means "latest" says so, as docker's CLI does."""
         parsed = parse_reference(reference)
-        check_name(parsed)
+        wanted = _platform(platform)
         try:
-            return await self._puller.pull(parsed, platform, auth, progress)
+            return await self._puller.pull(parsed, wanted, auth, progress)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self.collect))
             raise
@@ -171,6 +187,16 @@ class Images:
     def _scratch_directory(self, purpose: str) -> "tempfile.TemporaryDirectory[str]":
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=self._scratch)
+
+
+def _platform(value: Platform | str | None) -> Platform | None:
+    return parse_platform(value) if isinstance(value, str) and value else value or None
+
+
+def has_labels(given: Mapping[str, str], wanted: Sequence[str]) -> bool:
+    """Whether every "name" or "name=value" is among the labels."""
+    pairs = (label.partition("=") for label in wanted)
+    return all(name in given and (not equals or given[name] == value) for name, equals, value in pairs)
 
 
 def check_name(reference: Reference) -> None:

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from wherry.content import ContentStore, Lease
 from wherry.images.changes import apply_changes
-from wherry.images.compression import decompress
+from wherry.images.compression import decompressed
 from wherry.images.image import Image, Layer, now_rfc3339
 from wherry.images.layers import Layers
 from wherry.images.records import Record, Records
@@ -62,7 +62,7 @@ class Importer:
     def _store_layer(self, stream: BinaryIO, lease: Lease) -> Descriptor:
         with self._content.ingest(f"import-{lease.name}", lease) as ingest:
             try:
-                with decompress(stream, limit=self._layers.space(), name="the archive") as tar:
+                with decompressed(stream, limit=self._layers.space(), name="the archive") as tar:
                     while chunk := tar.read(_CHUNK):
                         ingest.write(chunk)
                 info = ingest.commit()

@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 
 from wherry.content import ContentStore
 from wherry.errors import Conflict
-from wherry.images.compression import decompress
+from wherry.images.compression import decompressed
 from wherry.spec.digest import ChainID, DiffID, Digest, chain_ids
 from wherry.state import Delete, Put, Store
 
@@ -107,7 +107,7 @@ class Layers:
                 return
             self._store.write(Put(_PROVISIONAL + chain, b"{}"))
             with self._content.open(blob) as packed:
-                with decompress(packed, limit=self.space(), name=f"layer {blob}", on_read=on_read) as tar:
+                with decompressed(packed, limit=self.space(), name=f"layer {blob}", on_read=on_read) as tar:
                     self._snapshots.apply(parent, diff_id, tar)
 
     def sizes(self, chains: Sequence[ChainID]) -> list[int]:

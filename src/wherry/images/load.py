@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from wherry.content import BlobInfo, ContentStore
 from wherry.errors import InvalidArgument, NotFound
-from wherry.images.compression import decompress, detect
+from wherry.images.compression import decompressed, detect
 from wherry.images.image import Image, Layer
 from wherry.images.layers import Layers
 from wherry.images.members import Members, read_document
@@ -60,7 +60,7 @@ class Loader:
         with self._content.leases.take("load") as lease:
             space = self._layers.space()
             members = Members(self._content, lease, space)
-            with decompress(stream, limit=space, name="the archive") as tar:
+            with decompressed(stream, limit=space, name="the archive") as tar:
                 members.read(tar)
             loaded: list[str] = []
             for packed in self._find(members):
