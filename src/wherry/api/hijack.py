@@ -34,7 +34,8 @@ def takeover_head(call: Call, content_type: str) -> bytes:
         head = head_bytes(101, {"Content-Type": content_type, "Connection": "Upgrade", "Upgrade": "tcp"})
         # Some clients look for the word itself.
         return head.replace(b"101 Switching Protocols", b"101 UPGRADED", 1)
-    return head_bytes(200, {"Content-Type": content_type, "Connection": "close"})
+    # Who does not ask for an upgrade is told of the old type, whatever the streams are.
+    return head_bytes(200, {"Content-Type": RAW, "Connection": "close"})
 
 
 class ClientEnd(asyncio.Protocol):
