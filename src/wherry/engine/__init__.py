@@ -11,7 +11,9 @@ All methods that take a container accept its id, a unique prefix of it, or its n
 """
 
 from wherry.engine.config import DaemonConfig
-from wherry.engine.containers import Containers, Created, WaitResult
+from wherry.engine.container import WaitResult
+from wherry.engine.containers import Containers
+from wherry.engine.creation import Created
 from wherry.engine.engine import Engine
 from wherry.engine.events import Events
 from wherry.engine.execs import Execs, ExecStream

@@ -51,7 +51,7 @@ class Container:
         self.endpoint: Any = None
         self.run: Run | None = None
         self.execs: set[str] | None = None
-        self.pieces: tuple[bytes, bytes, bytes] | None = None
+        self.pieces: tuple[bytes, bytes, bytes, bytes] | None = None
         self.waiters: list[tuple[str, asyncio.Future[WaitResult]]] | None = None
         self.release: asyncio.Future[None] | None = None
         self.restarter: asyncio.Task[None] | None = None

@@ -1,41 +1,91 @@
 """The engine: every room wired together."""
 
+import asyncio
+import os
 from typing import Any
 
+from wherry.engine import exits, reconcile, system
+from wherry.engine.assembly import assemble
+from wherry.engine.backends import Backends
 from wherry.engine.config import DaemonConfig
 from wherry.engine.containers import Containers
+from wherry.engine.core import Core
 from wherry.engine.events import Events
 from wherry.engine.execs import Execs
+from wherry.engine.parts import Exit, Parts
 
 
 class Engine:
     """One daemon's whole state. Make it with `open`."""
 
-    config: DaemonConfig
-    containers: Containers
-    execs: Execs
-    events: Events
-    images: Any
-    volumes: Any
-    networks: Any
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.config: DaemonConfig = core.config
+        self.events: Events = core.events
+        self.execs = Execs(core)
+        self.containers = Containers(core, self.execs)
+        self.images: Any = core.parts.images
+        self.volumes: Any = core.parts.volumes
+        self.networks: Any = core.parts.networks
 
     @classmethod
-    async def open(cls, config: DaemonConfig) -> "Engine":
-        """Open the state, start or find monitor and logger, reconcile."""
-        raise NotImplementedError
+    async def open(cls, config: DaemonConfig, parts: Parts | None = None) -> "Engine":
+        """Open the state, start or find monitor and logger, reconcile. `parts`: other than the real ones, for tests."""
+        for directory in (config.data_root, config.exec_root, config.containers_dir, config.bundles_dir):
+            os.makedirs(directory, mode=0o711, exist_ok=True)
+        if parts is None:
+            parts = await asyncio.to_thread(assemble, config)
+        engine = cls(Core(config, parts))
+        try:
+            await engine._start()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def _start(self) -> None:
+        core = self._core
+        core.backends = Backends(core.parts, self._on_exit, lambda _: None, self._after_monitor, self._after_logger)
+        await core.backends.open()
+        reconcile.load(core)
+        await reconcile.reconcile(core)
 
     async def close(self) -> None:
         """Let go of everything; containers run on."""
-        raise NotImplementedError
+        core = self._core
+        core.closing = True
+        for container in core.index:
+            if container.restarter is not None:
+                container.restarter.cancel()
+        await core.settle()
+        if hasattr(core, "backends"):
+            await core.backends.close()
+        await asyncio.to_thread(core.parts.close)
 
     async def version(self) -> dict[str, Any]:
         """Docker's version document."""
-        raise NotImplementedError
+        return system.version()
 
     async def info(self) -> dict[str, Any]:
         """Docker's info document."""
-        raise NotImplementedError
+        return await system.info(self._core)
 
     async def disk_usage(self) -> dict[str, Any]:
         """Docker's system df document."""
-        raise NotImplementedError
+        return await system.disk_usage(self._core, await self.containers.list(all=True, size=True))
+
+    async def settle(self) -> None:
+        """Wait until nothing is left to do in the background."""
+        await self._core.settle()
+
+    def _on_exit(self, exit: Exit) -> None:
+        if exit.exec_id is None:
+            exits.on_exit(self._core, exit, self.execs.drop)
+        else:
+            self.execs.on_exit(exit)
+
+    async def _after_monitor(self) -> None:
+        await reconcile.after_monitor(self._core)
+
+    async def _after_logger(self) -> None:
+        await reconcile.adopt_streams(self._core)

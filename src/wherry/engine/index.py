@@ -25,6 +25,10 @@ class Index:
     def __contains__(self, id: str) -> bool:
         return id in self._by_id
 
+    def get(self, id: str) -> Container | None:
+        """By full id."""
+        return self._by_id.get(id)
+
     def add(self, container: Container) -> None:
         """Make it known under its name, which must have been reserved."""
         self._by_id[container.id] = container

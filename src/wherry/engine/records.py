@@ -115,8 +115,8 @@ class State:
     restart_count: int = 0
     stopped_by_user: bool = False
     endpoint: Mapping[str, Any] | None = None
-    stdin_held: bool = False
-    resolved_network: str = ""
+    changed: bool = False
+    """Whether something was copied in before its first start."""
 
     @property
     def running(self) -> bool:

@@ -1,0 +1,69 @@
+"""The real parts of an engine."""
+
+import asyncio
+from collections.abc import Callable
+
+from wherry.content import ContentStore
+from wherry.engine.config import DaemonConfig
+from wherry.engine.parts import Exit, Logger, Monitor, Parts
+from wherry.errors import Unavailable
+from wherry.images.images import Images
+from wherry.kernel.cgroups import cgroup
+from wherry.logs import client as logs
+from wherry.network.config import NetworkConfig
+from wherry.network.networks import Networks
+from wherry.runtime import client as runtime
+from wherry.snapshots import OverlaySnapshotter
+from wherry.state import SQLiteStore
+from wherry.volumes import Volumes
+
+
+def assemble(config: DaemonConfig) -> Parts:
+    """In a thread: open everything below the data root."""
+    store = SQLiteStore(config.data_root / "state.db")
+    snapshots = OverlaySnapshotter(config.data_root / "snapshots")
+    content = ContentStore(config.data_root / "content", store)
+    networks = Networks(
+        NetworkConfig(
+            bridge=config.bridge,
+            table=config.nftables_table,
+            exec_root=config.exec_root,
+            bip=config.bip or None,
+            mtu=config.mtu,
+            default_bind=config.default_bind_address,
+        ),
+        store,
+    )
+    volumes = Volumes(config.data_root / "volumes", store)
+
+    async def open_monitor(on_exit: Callable[[Exit], None], on_lost: Callable[[], None]) -> Monitor:
+        try:
+            return await runtime.Monitor.connect(config.monitor_socket, on_exit, on_lost)
+        except Unavailable:
+            await asyncio.to_thread(runtime.spawn, config.exec_root)
+            return await runtime.Monitor.connect(config.monitor_socket, on_exit, on_lost)
+
+    async def open_logger(on_eof: Callable[[str], None], on_lost: Callable[[], None]) -> Logger:
+        try:
+            return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
+        except Unavailable:
+            await asyncio.to_thread(logs.spawn, config.exec_root)
+            return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
+
+    def close() -> None:
+        networks.close()
+        volumes.close()
+        snapshots.close()
+        store.close()
+
+    return Parts(
+        store=store,
+        images=Images(config.data_root, store, content, snapshots),
+        snapshots=snapshots,
+        networks=networks,
+        volumes=volumes,
+        open_monitor=open_monitor,
+        open_logger=open_logger,
+        cgroup=cgroup,
+        close=close,
+    )

@@ -1,0 +1,324 @@
+"""Making a container: everything about it is decided and checked here; nothing runs yet."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from wherry.engine.container import Container
+from wherry.engine.core import Core
+from wherry.engine.index import check_name
+from wherry.engine.mount_specs import image_volumes, parse_mounts
+from wherry.engine.names import make_name
+from wherry.engine.oci_spec import is_ulimit
+from wherry.engine.ports import expand_ports, port_requests
+from wherry.engine.records import Definition, MountPoint, State, definition_key, dump, state_key
+from wherry.engine.resources import devices
+from wherry.engine.security import capabilities, parse_security_options
+from wherry.engine.validation import check_config, check_host
+from wherry.errors import InvalidArgument, NotFound, WherryError
+from wherry.images.image import Image
+from wherry.kernel import paths
+from wherry.kernel.cgroups import layout
+from wherry.spec.digest import ChainID
+from wherry.spec.docker import ContainerConfig, HostConfig, LogConfig, NetworkingConfig, RestartPolicy
+from wherry.spec.platform import parse_platform, preference
+from wherry.state import Delete, Put
+
+
+class Created(NamedTuple):
+    """A new container's full id, and what the user should know."""
+
+    id: str
+    warnings: list[str]
+
+
+async def create(
+    core: Core,
+    name: str | None,
+    config: ContainerConfig,
+    host: HostConfig,
+    networking: NetworkingConfig,
+    platform: str | None,
+) -> Created:
+    """Make a container."""
+    if name:
+        name = check_name(name)
+    host = _with_defaults(core, host)
+    warnings: list[str] = []
+    check_config(config)
+    check_host(config, host, networking)
+    _check_details(config, host)
+    image = _find_image(core, config, platform)
+    own_volumes = image_volumes(image.config.config.volumes if image else None)
+    config = _merge(config, image, warnings)
+    host = _join_by_id(core, host)
+    points = parse_mounts(config, host, own_volumes, lambda other: core.index.find(other).definition.mounts)
+    _warn(host, warnings)
+    id = secrets.token_hex(32)
+    name = name or make_name(core.index.taken)
+    core.index.reserve(name, id)
+    try:
+        container = await _make(core, id, name, config, host, networking, image, points)
+    except BaseException:
+        core.index.free(name, id)
+        raise
+    core.index.add(container)
+    core.emit(container, "create")
+    return Created(id, warnings)
+
+
+async def _make(
+    core: Core,
+    id: str,
+    name: str,
+    config: ContainerConfig,
+    host: HostConfig,
+    networking: NetworkingConfig,
+    image: Image | None,
+    points: tuple[MountPoint, ...],
+) -> Container:
+    command = _command(config)
+    if not config.hostname and host.uts_mode != "host" and not host.network_mode.startswith("container:"):
+        config = replace(config, hostname=os.uname().nodename if host.network_mode == "host" else id[:12])
+    definition = Definition(
+        id=id,
+        name=name,
+        created_ns=time.time_ns(),
+        image_id=image.id if image else "",
+        image_size=image.size if image else 0,
+        chain=image.chain if image else None,
+        path=command[0],
+        args=command[1:],
+        config=config,
+        host=host,
+        networking=networking,
+        mounts=points,
+    )
+    container = Container(definition, State())
+    core.store.write(Put(f"garbage/{id}", b"{}"))
+    try:
+        mounts = await asyncio.to_thread(_prepare, core, definition)
+    except (WherryError, OSError):
+        await asyncio.to_thread(_undo, core, id)
+        raise
+    container.set_definition(mounts=mounts)
+    core.store.write(
+        Put(definition_key(id), dump(container.definition)),
+        Put(state_key(id), dump(container.state)),
+        Delete(f"garbage/{id}"),
+    )
+    return container
+
+
+def _prepare(core: Core, definition: Definition) -> tuple[MountPoint, ...]:
+    """In a thread: what a container needs on disk. Its mounts, the volumes among them made and named."""
+    chain = ChainID(definition.chain) if definition.chain else None
+    core.parts.snapshots.prepare(definition.id, chain, ephemeral=definition.host.auto_remove)
+    os.mkdir(core.directory(definition.id), 0o710)
+    _make_working_directory(core, definition)
+    made: list[MountPoint] = []
+    try:
+        made.extend(_resolve_volume(core, definition, point) for point in definition.mounts)
+    except BaseException:
+        for point in made:
+            if point.anonymous:
+                core.parts.volumes.remove(point.name, True)
+        raise
+    return tuple(made)
+
+
+def _resolve_volume(core: Core, definition: Definition, point: MountPoint) -> MountPoint:
+    if point.type != "volume":
+        return point
+    if point.source:
+        return point
+    volume = core.parts.volumes.create(
+        point.name or None, point.driver, {}, {"com.docker.volume.anonymous": ""} if point.anonymous else {}
+    )
+    if point.copy_up:
+        root = core.parts.snapshots.open_root(definition.id)
+        try:
+            core.parts.volumes.populate(volume.name, root, point.destination)
+        finally:
+            os.close(root)
+    return replace(point, name=volume.name, source=str(core.parts.volumes.path(volume.name)))
+
+
+def _make_working_directory(core: Core, definition: Definition) -> None:
+    directory = definition.config.working_dir
+    known = (definition.chain or "", directory)
+    if directory in ("", "/") or known in core.directories:
+        return
+    root = core.parts.snapshots.open_root(definition.id)
+    try:
+        found = paths.open_in_root(root, directory)
+        is_directory = paths.is_directory(found)
+        os.close(found)
+        if not is_directory:
+            raise InvalidArgument(f"Cannot mkdir: {directory} is not a directory", object=directory)
+        core.directories.add(known)
+        return
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(root)
+    writable = core.parts.snapshots.open_root(definition.id, writable=True)
+    try:
+        os.close(paths.make_directories(writable, directory))
+    except (FileExistsError, NotADirectoryError):
+        raise InvalidArgument(f"Cannot mkdir: {directory} is not a directory", object=directory) from None
+    finally:
+        os.close(writable)
+
+
+def _undo(core: Core, id: str) -> None:
+    core.parts.snapshots.remove(id)
+    shutil.rmtree(core.directory(id), ignore_errors=True)
+    core.store.write(Delete(f"garbage/{id}"))
+
+
+def _with_defaults(core: Core, host: HostConfig) -> HostConfig:
+    """What docker fills in, and inspect then shows."""
+    changes: dict[str, Any] = {}
+    if host.network_mode in ("", "default"):
+        changes["network_mode"] = "bridge" if core.config.bridge != "none" else "none"
+    if not host.log_config.type:
+        changes["log_config"] = LogConfig(
+            type=core.config.log_driver, config=host.log_config.config or core.config.log_options
+        )
+    if not host.restart_policy.name:
+        changes["restart_policy"] = RestartPolicy(name="no")
+    if not host.ipc_mode:
+        changes["ipc_mode"] = "private"
+    if not host.cgroupns_mode:
+        changes["cgroupns_mode"] = "host" if layout().version == 1 or host.privileged else "private"
+    if not host.shm_size and host.ipc_mode in ("", "private", "shareable"):
+        changes["shm_size"] = core.config.default_shm_size
+    if not host.runtime:
+        changes["runtime"] = "wherry"
+    if host.memory and not host.memory_swap:
+        changes["memory_swap"] = host.memory * 2
+    if host.oom_kill_disable is None and layout().version == 1:
+        changes["oom_kill_disable"] = False
+    if host.pids_limit is not None and host.pids_limit == 0:
+        changes["pids_limit"] = None
+    return replace(host, **changes)
+
+
+def _join_by_id(core: Core, host: HostConfig) -> HostConfig:
+    """container:NAME as container:ID, so that a rename changes nothing."""
+    changes: dict[str, Any] = {}
+    for field in ("network_mode", "pid_mode", "ipc_mode"):
+        mode: str = getattr(host, field)
+        if mode.startswith("container:"):
+            try:
+                changes[field] = f"container:{core.index.find(mode.removeprefix('container:')).id}"
+            except NotFound as error:
+                raise InvalidArgument(error.message, object=mode) from None
+    return replace(host, **changes) if changes else host
+
+
+def _check_details(config: ContainerConfig, host: HostConfig) -> None:
+    """Checks that other modules know how to make: each parses, and so refuses, what it will use."""
+    parse_security_options(host.security_opt)
+    capabilities(host.cap_add or (), host.cap_drop or (), host.privileged)
+    port_requests(config.exposed_ports, host)
+    for text in config.exposed_ports or ():
+        expand_ports(text)
+    for limit in host.ulimits or ():
+        if not is_ulimit(limit.name):
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}", object=limit.name)
+        if limit.hard >= 0 and (limit.soft > limit.hard or limit.soft < 0):
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}",
+                object=limit.name,
+            )
+    for name in host.sysctls or ():
+        _check_sysctl(name, host)
+    if not host.privileged:
+        devices(host)
+
+
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+
+
+def _check_sysctl(name: str, host: HostConfig) -> None:
+    plain = name.replace("/", ".")
+    if plain in _IPC_SYSCTLS or plain.startswith("fs.mqueue."):
+        if host.ipc_mode == "host":
+            raise InvalidArgument(f'sysctl "{name}" not allowed in host ipc namespace', object=name)
+    elif plain.startswith("net."):
+        if host.network_mode == "host":
+            raise InvalidArgument(f'sysctl "{name}" not allowed in host network namespace', object=name)
+    elif plain != "kernel.domainname":
+        raise InvalidArgument(f'sysctl "{name}" is not in a separate kernel namespace', object=name)
+
+
+def _find_image(core: Core, config: ContainerConfig, platform: str | None) -> Image | None:
+    if not config.image:
+        raise InvalidArgument("no command specified" if not (config.cmd or config.entrypoint) else "no image specified")
+    image = core.parts.images.resolve(config.image)
+    if platform and preference(parse_platform(platform), image.config.platform) is None:
+        raise NotFound(
+            f"image with reference {config.image} was found but its platform ({image.config.platform}) does not match "
+            f"the specified platform ({platform})",
+            object=config.image,
+        )
+    return image
+
+
+def _merge(config: ContainerConfig, image: Image | None, warnings: list[str]) -> ContainerConfig:
+    """The user's wishes over the image's, by docker's rules; InvalidArgument when nothing is left to run."""
+    own = image.config.config if image else None
+    if own is not None:
+        given = {item.partition("=")[0] for item in config.env or ()}
+        inherited = [item for item in own.env if item.partition("=")[0] not in given]
+        entrypoint, command = config.entrypoint, config.cmd
+        if not entrypoint:
+            # An explicitly empty list keeps the image's command; [""], what `--entrypoint ""` sends, does not.
+            command = command or own.cmd
+            entrypoint = own.entrypoint if entrypoint is None else entrypoint
+        exposed: Mapping[str, Any] = {**own.exposed_ports, **(config.exposed_ports or {})}
+        labels = {**own.labels, **(config.labels or {})}
+        config = replace(
+            config,
+            user=config.user or own.user,
+            env=(*(config.env or ()), *inherited) or config.env,
+            cmd=command,
+            entrypoint=entrypoint,
+            working_dir=config.working_dir or own.working_dir,
+            exposed_ports=exposed or None,
+            labels=labels,
+            stop_signal=config.stop_signal or own.stop_signal,
+            stop_timeout=own.stop_timeout if config.stop_timeout is None else config.stop_timeout,
+            volumes={**own.volumes, **(config.volumes or {})} or None,
+            shell=config.shell or own.shell or None,
+        )
+        health = own.healthcheck
+        if health and health.test and health.test[0] != "NONE" and not (config.healthcheck and config.healthcheck.test):
+            warnings.append("The image's health check is not run: health checks are not supported yet.")
+    if not _command(config):
+        raise InvalidArgument("no command specified")
+    return config
+
+
+def _command(config: ContainerConfig) -> tuple[str, ...]:
+    entrypoint = () if config.entrypoint == ("",) else config.entrypoint or ()
+    return (*entrypoint, *(config.cmd or ()))
+
+
+def _warn(host: HostConfig, warnings: list[str]) -> None:
+    if host.oom_kill_disable and not host.memory:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
+            "running out of resources."
+        )
+    if host.network_mode in ("host", "none") and host.port_bindings:
+        warnings.append(f"Published ports are discarded when using {host.network_mode} network mode")

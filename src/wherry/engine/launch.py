@@ -1,0 +1,355 @@
+"""Starting a container: network, files, streams, then one call to the monitor. On any failure nothing is left.
+
+What blocks runs in threads, the network beside the rest; the intent is written before and the result after.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from wherry.engine import files
+from wherry.engine.container import Container, Run
+from wherry.engine.core import Core
+from wherry.engine.hostfiles import host_hosts, hosts_file, resolv_file, write_file
+from wherry.engine.oci_spec import Inputs, write_spec
+from wherry.engine.parts import Started, Stdio
+from wherry.engine.ports import port_requests
+from wherry.engine.users import Identity, identify, read_accounts
+from wherry.errors import (
+    Conflict,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    WherryError,
+)
+from wherry.logs.client import Streams
+from wherry.logs.target import LogTarget
+from wherry.network.endpoint import Endpoint, EndpointRequest
+
+log = logging.getLogger(__name__)
+_PREFIX = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "unable to start container process: "
+)
+
+
+@dataclass(slots=True)
+class _Pipes:
+    """Both ends of a container's streams; whoever holds this closes them."""
+
+    ours: Streams = Streams(None, None, None, None)
+    theirs: Stdio = field(default_factory=Stdio)
+
+    def close(self) -> None:
+        for fd in (*self.ours, *self.theirs):
+            if fd is not None:
+                os.close(fd)
+        self.ours, self.theirs = Streams(None, None, None, None), Stdio()
+
+
+async def start(core: Core, container: Container, *, by_policy: bool = False) -> None:
+    """Run it; the caller holds its lock and has seen that it does not run. Raises as docker words it."""
+    if container.release is not None:
+        await container.release
+    before = container.state
+    run = container.run = Run()
+    restarts = before.restart_count + 1 if by_policy else 0
+    container.set_state(status="starting", error="", restart_count=restarts, stopped_by_user=False, oom_killed=False)
+    core.save_state(container)
+    pipes = _Pipes()
+    try:
+        started = await _launch(core, container, pipes)
+    except (WherryError, OSError) as error:
+        await _undo(core, container, run, error)
+        raise _worded(error) from None
+    finally:
+        pipes.close()
+    os.close(started.pidfd)
+    endpoint: Endpoint | None = container.endpoint
+    container.set_state(
+        status="running",
+        pid=started.pid,
+        process_start=started.start_time,
+        exit_code=0,
+        started_ns=time.time_ns(),
+        finished_ns=before.finished_ns,
+        endpoint=endpoint.to_json() if endpoint else None,
+    )
+    core.save_state(container)
+    if endpoint is not None:
+        attributes = {"container": container.id, "name": endpoint.network, "type": endpoint.driver}
+        core.events.emit("network", "connect", endpoint.network_id, attributes)
+    core.emit(container, "start")
+
+
+async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:
+    monitor, logger = await core.backends.monitor(), await core.backends.logger()
+    definition = container.definition
+    inputs = _joined(core, container)
+    _make_pipes(container, pipes)
+    target = log_target(core, container)
+    preparing = asyncio.to_thread(_prepare, core, container, inputs)
+    if definition.config.tty:
+        await _with_network(core, container, inputs, preparing)
+    else:
+        opening = logger.open(container.id, target, pipes.ours)
+        await _with_network(core, container, inputs, preparing, opening)
+    rootfs = core.parts.snapshots.mounts(container.id)
+    hold = [fd for fd in (pipes.ours.stdout, pipes.ours.stderr) if fd is not None]
+    started = await monitor.run(container.id, core.bundle(container.id), rootfs, pipes.theirs, hold)
+    if definition.config.tty:
+        await _open_console(core, container, started, target)
+    return started
+
+
+async def _open_console(core: Core, container: Container, started: Started, target: LogTarget) -> None:
+    console = started.console
+    if console is None:
+        raise Internal("the monitor gave no console", object=container.id)
+    try:
+        logger = await core.backends.logger()
+        await logger.open(container.id, target, Streams(None, None, None, console))
+    except WherryError:
+        os.close(started.pidfd)
+        raise
+    finally:
+        os.close(console)
+
+
+async def _with_network(core: Core, container: Container, inputs: Inputs, *others: Any) -> None:
+    """The network and what can be done meanwhile; everything has ended when this returns or raises."""
+    results = await asyncio.gather(_connect(core, container, inputs), *others, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    if failures:
+        raise failures[0]
+
+
+def _make_pipes(container: Container, pipes: _Pipes) -> None:
+    config = container.definition.config
+    if config.tty:
+        return
+    stdin = os.pipe() if config.open_stdin else (None, None)
+    pipes.ours, pipes.theirs = Streams(stdin[1], None, None, None), Stdio(stdin[0])
+    out = os.pipe()
+    pipes.ours, pipes.theirs = pipes.ours._replace(stdout=out[0]), pipes.theirs._replace(stdout=out[1])
+    err = os.pipe()
+    pipes.ours, pipes.theirs = pipes.ours._replace(stderr=err[0]), pipes.theirs._replace(stderr=err[1])
+
+
+def log_target(core: Core, container: Container) -> LogTarget:
+    """Where its output goes."""
+    config, log = container.definition.config, container.definition.host.log_config
+    path = str(core.log_path(container.id)) if log.type == "json-file" else ""
+    return LogTarget(log.type, path, log.config or {}, config.tty, config.stdin_once)
+
+
+def _joined(core: Core, container: Container) -> Inputs:
+    """Which namespaces it joins, found on the loop's thread where containers may be looked at."""
+    definition = container.definition
+    host = definition.host
+    namespaces: dict[str, str] = {}
+    for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode)):
+        if mode.startswith("container:"):
+            other = _running(core, mode, f"joining {kind.upper()} namespace of container")
+            namespaces[kind] = f"/proc/{other.state.pid}/ns/{kind}"
+        elif mode != "host":
+            namespaces[kind] = ""
+    files_of = container
+    if host.network_mode.startswith("container:"):
+        files_of = _running(core, host.network_mode, "joining network namespace of container")
+        if files_of.definition.host.network_mode != "host":
+            namespaces["network"] = f"/proc/{files_of.state.pid}/ns/net"
+    directory = core.directory(files_of.id)
+    files = {f"/etc/{name}": str(directory / name) for name in ("resolv.conf", "hostname", "hosts")}
+    hostname = files_of.definition.config.hostname or os.uname().nodename
+    return Inputs(
+        identity=Identity(0, 0, (0,), "/"),
+        hostname=hostname,
+        cgroup_path=core.cgroup_path(container),
+        namespaces=namespaces,
+        files=files,
+        default_ulimits=core.config.default_ulimits,
+        default_shm_size=core.config.default_shm_size,
+    )
+
+
+def _running(core: Core, mode: str, doing: str) -> Container:
+    try:
+        other = core.index.find(mode.removeprefix("container:"))
+    except NotFound as error:
+        raise Internal(f"{doing}: {error.message}") from None
+    if not other.state.pid or other.state.status not in ("running", "paused"):
+        raise FailedPrecondition(f"{doing}: cannot join namespace of a non running container: {other.id}")
+    return other
+
+
+async def _connect(core: Core, container: Container, inputs: Inputs) -> None:
+    mode = container.definition.host.network_mode
+    if mode.startswith("container:"):
+        return
+    request = _request(container)
+    try:
+        await asyncio.to_thread(_connect_blocking, core, container, request)
+    except Conflict:
+        # A port may still belong to a container whose exit is being cleaned up.
+        if not await core.released():
+            raise
+        await asyncio.to_thread(_connect_blocking, core, container, request)
+
+
+def _request(container: Container) -> EndpointRequest:
+    definition = container.definition
+    mode = definition.host.network_mode
+    settings = (definition.networking.endpoints_config or {}).get(mode)
+    mac = (settings and settings.mac_address) or definition.config.mac_address or None
+    ports = () if mode in ("host", "none") else port_requests(definition.config.exposed_ports, definition.host)
+    return EndpointRequest(network=mode, name=definition.name, mac=mac, ports=ports)
+
+
+def _connect_blocking(core: Core, container: Container, request: EndpointRequest) -> None:
+    """In a thread."""
+    endpoint = core.parts.networks.connect(container.id, request)
+    container.endpoint = endpoint
+    definition = container.definition
+    directory = core.directory(container.id)
+    own = endpoint.driver != "host"
+    write_file(directory, "resolv.conf", resolv_file(definition.host, core.config, own_namespace=own))
+    if own:
+        gateway = core.parts.networks.gateway if _needs_gateway(definition.host.extra_hosts) else ""
+        config = definition.config
+        addresses = (endpoint.ipv4, endpoint.ipv6)
+        extra = definition.host.extra_hosts or ()
+        text = hosts_file(config.hostname, config.domainname, addresses, extra, gateway)
+    else:
+        text = host_hosts() + "".join(
+            f"{'127.0.0.1' if address == 'host-gateway' else address}\t{name}\n"
+            for name, _, address in (entry.partition(":") for entry in definition.host.extra_hosts or ())
+        )
+    write_file(directory, "hosts", text)
+
+
+def _needs_gateway(extra: tuple[str, ...] | None) -> bool:
+    return any(entry.endswith(":host-gateway") for entry in extra or ())
+
+
+def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
+    """In a thread: the bundle, and the files that do not wait for the network."""
+    definition = container.definition
+    directory = core.directory(container.id)
+    if not definition.host.network_mode.startswith("container:"):
+        write_file(directory, "hostname", f"{inputs.hostname}\n")
+    for mount in definition.mounts:
+        if mount.type == "bind":
+            _check_source(mount.source, create=mount.create_source)
+        elif mount.type == "volume":
+            core.parts.volumes.acquire(mount.name, container.id)
+    namespaces = dict(inputs.namespaces)
+    mode = definition.host.network_mode
+    if mode != "host" and not mode.startswith("container:"):
+        namespaces["network"] = str(core.config.exec_root / "netns" / container.id)
+    complete = Inputs(
+        identity=find_identity(core, container, definition.config.user),
+        hostname=inputs.hostname,
+        cgroup_path=inputs.cgroup_path,
+        namespaces=namespaces,
+        files=inputs.files,
+        default_ulimits=inputs.default_ulimits,
+        default_shm_size=inputs.default_shm_size,
+    )
+    bundle = core.bundle(container.id)
+    os.makedirs(bundle / "rootfs", mode=0o711, exist_ok=True)
+    fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(write_spec(definition, complete))
+
+
+def _check_source(source: str, *, create: bool) -> None:
+    if os.path.lexists(source):
+        return
+    if not create:
+        raise InvalidArgument(
+            f'invalid mount config for type "bind": bind source path does not exist: {source}', object=source
+        )
+    os.makedirs(source, exist_ok=True)
+
+
+def find_identity(core: Core, container: Container, user: str) -> Identity:
+    """Who `user` is in it: by the image's files while nothing can have changed them, else by its own.
+
+    In a thread: opening the root mounts it.
+    """
+    definition, state = container.definition, container.state
+    fresh = not state.started_ns and not state.changed
+    known = core.accounts.get(definition.chain or "") if fresh else None
+    if known is None:
+        with files.opened_root(core, container) as root:
+            known = read_accounts(root)
+        if fresh:
+            core.accounts[definition.chain or ""] = known
+    return identify(user, definition.host.group_add or (), known)
+
+
+async def _undo(core: Core, container: Container, run: Run, error: Exception) -> None:
+    """Nothing of the attempt is left; the container keeps its error and exit code, as docker's does."""
+    await clean_up(core, container)
+    container.run = None
+    container.set_state(
+        status="exited" if container.state.started_ns else "created",
+        pid=0,
+        exit_code=_exit_code(error),
+        error=str(_worded(error)),
+        finished_ns=container.state.finished_ns,
+        endpoint=None,
+    )
+    core.save_state(container)
+    if not run.ended.done():
+        run.ended.set_result(container.outcome())
+    container.wake("not-running", "next-exit")
+
+
+async def clean_up(core: Core, container: Container) -> None:
+    """Undo whatever of a start there may be."""
+    try:
+        await (await core.backends.monitor()).delete(container.id, force=True)
+        await (await core.backends.logger()).close(container.id)
+    except WherryError as error:
+        # It is found by the next reconciliation: the record says that the container does not run.
+        log.warning("cleaning up after a failed start of %s: %s", container.id, error)
+    await asyncio.to_thread(_clean_up_blocking, core, container)
+
+
+def _clean_up_blocking(core: Core, container: Container) -> None:
+    core.parts.networks.disconnect(container.id)
+    for mount in container.definition.mounts:
+        if mount.type == "volume":
+            core.parts.volumes.release(mount.name, container.id)
+    container.endpoint = None
+    shutil.rmtree(core.bundle(container.id), ignore_errors=True)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, NotFound) and _is_exec_failure(error):
+        return 127
+    if isinstance(error, PermissionDenied) and _is_exec_failure(error):
+        return 126
+    return 128
+
+
+def _is_exec_failure(error: WherryError) -> bool:
+    return "exec: " in error.message
+
+
+def _worded(error: Exception) -> Exception:
+    """A failure to execute in docker's words: clients look for them to choose their own exit code."""
+    if isinstance(error, NotFound | PermissionDenied) and _is_exec_failure(error):
+        text = error.message if error.message.startswith(_PREFIX) else _PREFIX + error.message
+        return InvalidArgument(text, object=error.object, hint=error.hint)
+    if isinstance(error, OSError):
+        return Internal(f"starting the container failed: {error}")
+    return error

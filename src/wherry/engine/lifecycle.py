@@ -1,0 +1,297 @@
+"""Start, stop, kill, restart, pause, rename, update, remove: each by docker's rules and in its words."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable
+from dataclasses import fields, replace
+from typing import Any
+
+from wherry.engine import exits, launch, removal
+from wherry.engine.container import Container
+from wherry.engine.core import Core
+from wherry.engine.index import check_name
+from wherry.engine.resources import limits
+from wherry.engine.signals import parse_signal
+from wherry.engine.validation import check_resources, check_restart_policy
+from wherry.errors import (
+    Conflict,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    WherryError,
+)
+from wherry.spec.docker import HostConfig, RestartPolicy
+
+_STOP_SECONDS = 10
+_KILL_SECONDS = 10
+_SIGNALS_THAT_STOP = (signal.SIGKILL, signal.SIGTERM)
+
+
+def not_running(container: Container) -> Conflict:
+    """docker's words."""
+    return Conflict(f"container {container.id} is not running", object=container.id)
+
+
+async def start(core: Core, reference: str) -> bool:
+    """Run it; False when it runs already."""
+    container = core.index.find(reference)
+    async with container.lock:
+        _check_there(core, container)
+        if container.state.status == "paused":
+            raise Conflict("cannot start a paused container, try unpause instead", object=container.id)
+        if container.state.status == "running":
+            return False
+        if container.restarter is not None:
+            container.restarter.cancel()
+            container.restarter = None
+        try:
+            await launch.start(core, container)
+        except WherryError:
+            if container.definition.host.auto_remove:
+                removal.remove_locked(core, container, volumes=True)
+            raise
+    return True
+
+
+def _check_there(core: Core, container: Container) -> None:
+    if container.id not in core.index:
+        raise NotFound(f"No such container: {container.id}", object=container.id)
+
+
+async def stop(core: Core, reference: str, timeout: int | None, signal_text: str | None) -> bool:
+    """Signal it, kill it when it has not ended in time; False when it was not running."""
+    container = core.index.find(reference)
+    number = _stop_signal(container, signal_text)
+    async with container.lock:
+        await exits.stop_restarting(core, container)
+        run = container.run
+        if run is None or not container.state.running:
+            return False
+        _mark_stopped(core, container)
+    await _signal(core, container, number)
+    if container.state.status == "paused":
+        await _quietly((await core.backends.monitor()).resume(container.id))
+    if timeout is None:
+        own = container.definition.config.stop_timeout
+        timeout = _STOP_SECONDS if own is None else own
+    if not await _ended(run.ended, None if timeout < 0 else timeout):
+        await _signal(core, container, signal.SIGKILL)
+        if not await _ended(run.ended, _KILL_SECONDS):
+            raise Internal(f"container {container.id} did not end after SIGKILL", object=container.id)
+    core.emit(container, "stop")
+    return True
+
+
+def _stop_signal(container: Container, text: str | None) -> int:
+    return parse_signal(text or container.definition.config.stop_signal or "SIGTERM")
+
+
+def _mark_stopped(core: Core, container: Container) -> None:
+    if not container.state.stopped_by_user:
+        container.set_state(stopped_by_user=True)
+        # Only a restart policy looks at it, so only then must it survive a crash.
+        if container.definition.host.restart_policy.name not in ("", "no"):
+            core.save_state(container)
+
+
+async def _ended(future: "asyncio.Future[Any]", timeout: float | None) -> bool:
+    done, _ = await asyncio.wait((future,), timeout=timeout)
+    return bool(done)
+
+
+async def _signal(core: Core, container: Container, number: int) -> None:
+    """Send a signal; a process that is gone by now is no error."""
+    try:
+        await (await core.backends.monitor()).kill(container.id, number)
+    except (FailedPrecondition, NotFound):
+        return
+    core.emit(container, "kill", signal=str(number))
+
+
+async def _quietly(action: Awaitable[Any]) -> None:
+    try:
+        await action
+    except (FailedPrecondition, NotFound):
+        pass
+
+
+async def restart(core: Core, reference: str, timeout: int | None, signal_text: str | None) -> None:
+    """Stop, then start, and never remove it in between."""
+    container = core.index.find(reference)
+    auto_remove = container.definition.host.auto_remove
+    if auto_remove:
+        # In memory only: a crash in between removes it, as its user wished.
+        container.set_definition(host=replace(container.definition.host, auto_remove=False))
+    try:
+        await stop(core, container.id, timeout, signal_text)
+        await start(core, container.id)
+    except WherryError as error:
+        raise type(error)(
+            f"Cannot restart container {reference}: {error.message}", object=error.object, hint=error.hint
+        ) from None
+    finally:
+        if auto_remove:
+            container.set_definition(host=replace(container.definition.host, auto_remove=True))
+    core.emit(container, "restart")
+
+
+async def kill(core: Core, reference: str, signal_text: str | None) -> None:
+    """Send a signal; of those that end it by docker's reckoning, wait for the end a little."""
+    container = core.index.find(reference)
+    try:
+        number = parse_signal(signal_text or "SIGKILL")
+    except InvalidArgument as error:
+        raise InvalidArgument(f"cannot kill container: {reference}: {error.message}", object=reference) from None
+    run = container.run
+    if run is None or container.state.status not in ("running", "paused"):
+        async with container.lock:
+            if container.state.status == "restarting":
+                await exits.stop_restarting(core, container)
+                return
+        run = container.run
+        if run is None:
+            raise Conflict(f"cannot kill container: {reference}: {not_running(container)}", object=container.id)
+    if number in (signal.SIGKILL, _stop_signal(container, None)):
+        _mark_stopped(core, container)
+    try:
+        await (await core.backends.monitor()).kill(container.id, number)
+    except (FailedPrecondition, NotFound):
+        raise Conflict(f"cannot kill container: {reference}: {not_running(container)}", object=container.id) from None
+    core.emit(container, "kill", signal=str(number))
+    if number == signal.SIGKILL:
+        if container.state.status == "paused":
+            await _quietly((await core.backends.monitor()).resume(container.id))
+        await _ended(run.ended, _KILL_SECONDS)
+
+
+async def pause(core: Core, reference: str) -> None:
+    """Freeze it."""
+    container = core.index.find(reference)
+    async with container.lock:
+        if container.state.status == "paused":
+            raise Conflict(f"Container {container.id} is already paused", object=container.id)
+        if container.state.status != "running":
+            raise not_running(container)
+        await (await core.backends.monitor()).pause(container.id)
+        container.set_state(status="paused")
+        core.save_state(container)
+    core.emit(container, "pause")
+
+
+async def unpause(core: Core, reference: str) -> None:
+    """Thaw it."""
+    container = core.index.find(reference)
+    async with container.lock:
+        if container.state.status != "paused":
+            raise Internal(f"Container {container.id} is not paused", object=container.id)
+        await (await core.backends.monitor()).resume(container.id)
+        container.set_state(status="running")
+        core.save_state(container)
+    core.emit(container, "unpause")
+
+
+async def rename(core: Core, reference: str, name: str) -> None:
+    """Give it a new name."""
+    container = core.index.find(reference)
+    new = check_name(name)
+    old = container.name
+    if new == old:
+        raise InvalidArgument("Renaming a container with the same name as its current name", object=name)
+    async with container.lock:
+        _check_there(core, container)
+        try:
+            core.index.reserve(new, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error.message}", object=name) from None
+        container.set_definition(name=new)
+        core.save_definition(container)
+        core.index.free(old, container.id)
+    core.emit(container, "rename", oldName=f"/{old}")
+
+
+_RESOURCES = tuple(
+    field.name
+    for field in fields(HostConfig)
+    if field.name.startswith(("cpu", "memory", "blkio", "pids_limit", "nano_cpus", "oom_kill"))
+)
+
+
+async def update(core: Core, reference: str, wanted: HostConfig, policy: RestartPolicy | None) -> list[str]:
+    """Change limits, running or not."""
+    container = core.index.find(reference)
+    empty = HostConfig()
+    changes: dict[str, Any] = {
+        name: getattr(wanted, name) for name in _RESOURCES if getattr(wanted, name) != getattr(empty, name)
+    }
+    async with container.lock:
+        _check_there(core, container)
+        host = replace(container.definition.host, **changes)
+        if "memory" in changes and "memory_swap" not in changes and 0 < host.memory_swap < host.memory:
+            raise Conflict(
+                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same "
+                "time",
+                object=container.id,
+            )
+        check_resources(host)
+        if policy is not None and policy.name:
+            check_restart_policy(policy, host.auto_remove)
+            host = replace(host, restart_policy=policy)
+        if container.state.status in ("running", "paused") and changes:
+            await (await core.backends.monitor()).update(container.id, limits(host))
+        container.set_definition(host=host)
+        core.save_definition(container)
+    core.emit(container, "update")
+    return []
+
+
+async def remove(core: Core, reference: str, *, force: bool, volumes: bool, link: bool) -> None:
+    """Remove it; what it had on disk goes in the background."""
+    container = core.index.find(reference)
+    if link:
+        raise InvalidArgument(
+            "links between containers are not supported, so there is none to remove", object=reference
+        )
+    while True:
+        if force:
+            await _kill_for_removal(core, container)
+        async with container.lock:
+            if container.id not in core.index:
+                # It went with its own exit (--rm) while this waited: what was asked for is done.
+                if force:
+                    return
+                raise NotFound(f"No such container: {reference}", object=reference)
+            if force:
+                await exits.stop_restarting(core, container)
+                if container.state.status in ("running", "paused"):
+                    continue
+            _check_removable(container, reference)
+            removal.remove_locked(core, container, volumes=volumes)
+            return
+
+
+def _check_removable(container: Container, reference: str) -> None:
+    status = container.state.status
+    if status == "paused":
+        raise Conflict(
+            f'cannot remove container "{reference}": container is paused and must be unpaused first',
+            object=container.id,
+        )
+    if status in ("running", "restarting"):
+        raise Conflict(
+            f'cannot remove container "{reference}": container is {status}: stop the container before removing or '
+            "force remove",
+            object=container.id,
+        )
+
+
+async def _kill_for_removal(core: Core, container: Container) -> None:
+    run = container.run
+    if run is None or container.state.status not in ("running", "paused"):
+        return
+    _mark_stopped(core, container)
+    await _signal(core, container, signal.SIGKILL)
+    if container.state.status == "paused":
+        await _quietly((await core.backends.monitor()).resume(container.id))
+    if not await _ended(run.ended, _KILL_SECONDS):
+        raise Internal(f"container {container.id} did not end after SIGKILL", object=container.id)

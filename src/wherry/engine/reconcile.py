@@ -1,0 +1,202 @@
+"""What a daemon finds at its start, made whole: records against monitor, logger, networks and snapshots.
+
+Records are the truth about what is wanted; the monitor is the truth about what runs. Whatever belongs to no record is
+removed; starts and removals cut short are undone or finished; exits nobody saw are dealt with; what runs goes on.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+
+from wherry.engine import exits, launch, removal
+from wherry.engine.container import Container, Run
+from wherry.engine.core import Core
+from wherry.engine.parts import ContainerState
+from wherry.engine.records import load_definition, load_state
+from wherry.errors import WherryError
+from wherry.logs.client import Streams
+from wherry.network.endpoint import Endpoint
+from wherry.state import Delete
+
+log = logging.getLogger(__name__)
+
+
+def load(core: Core) -> None:
+    """Every record into the index; what was half made is left for `sweep`."""
+    states = {key.removeprefix("states/"): data for key, data in core.store.scan("states/")}
+    for _, data in core.store.scan("containers/"):
+        definition = load_definition(data)
+        state_data = states.pop(definition.id, None)
+        if state_data is None:
+            continue
+        container = Container(definition, load_state(state_data))
+        if container.state.endpoint is not None:
+            container.endpoint = Endpoint.from_json(container.state.endpoint)
+        core.index.reserve(definition.name, definition.id)
+        core.index.add(container)
+    for orphan in states:
+        core.store.write(Delete(f"states/{orphan}"))
+
+
+async def reconcile(core: Core) -> None:
+    """Before the engine serves anyone."""
+    monitor = await core.backends.monitor()
+    seen = {found.id: found for found in await monitor.list()}
+    live = [container for container in core.index if _is_live(container, seen.get(container.id))]
+    endpoints = [container.endpoint for container in live if container.endpoint is not None]
+    await asyncio.to_thread(_start_rooms, core, endpoints, live)
+    for container in live:
+        container.run = Run()
+        found = seen[container.id]
+        container.set_state(
+            status="paused" if found.status == "paused" else "running",
+            pid=found.pid or container.state.pid,
+            process_start=found.start_time or container.state.process_start,
+        )
+    await adopt_streams(core)
+    await _finish_dead(core, seen, live)
+    await _sweep(core, seen)
+    _start_by_policy(core, live)
+
+
+def _start_rooms(core: Core, endpoints: Sequence[Endpoint], live: Sequence[Container]) -> None:
+    core.parts.networks.start(endpoints)
+    for container in live:
+        for mount in container.definition.mounts:
+            if mount.type == "volume":
+                core.parts.volumes.acquire(mount.name, container.id)
+    core.parts.volumes.release_unused()
+
+
+def _is_live(container: Container, found: ContainerState | None) -> bool:
+    """Whether its record and the monitor agree that it runs, or ran and ended unseen."""
+    return (
+        found is not None
+        and container.state.status in ("running", "paused")
+        and found.status in ("running", "paused", "stopped")
+    )
+
+
+async def adopt_streams(core: Core) -> None:
+    """A logger started anew is given the monitor's copies of every running container's streams."""
+    logger, monitor = await core.backends.logger(), await core.backends.monitor()
+    open_streams = set(await logger.streams())
+    for container in list(core.index):
+        if container.run is None or container.id in open_streams or container.state.status == "starting":
+            continue
+        try:
+            held = [fd for fd in await monitor.held(container.id) if fd >= 0]
+        except WherryError as error:
+            log.warning("the output of %s is lost: %s", container.id, error)
+            continue
+        try:
+            if container.definition.config.tty:
+                streams = Streams(None, None, None, held[0] if held else None)
+            else:
+                streams = Streams(None, held[0] if held else None, held[1] if len(held) > 1 else None, None)
+            await logger.open(container.id, launch.log_target(core, container), streams)
+        except WherryError as error:
+            log.warning("the output of %s is lost: %s", container.id, error)
+        finally:
+            for fd in held:
+                os.close(fd)
+    for id in open_streams - {container.id for container in core.index if container.run is not None}:
+        await logger.close(id)
+
+
+async def _finish_dead(core: Core, seen: dict[str, ContainerState], live: Sequence[Container]) -> None:
+    for container in live:
+        ended = seen[container.id].exit
+        if ended is not None:
+            await exits.finish(core, container, ended)
+        elif seen[container.id].status == "stopped":
+            await exits.finish(core, container, _Unknown(container.id))
+    adopted = {container.id for container in live}
+    for container in list(core.index):
+        if container.id in adopted:
+            continue
+        if container.state.status in ("running", "paused", "starting", "removing"):
+            # Cut short, or gone with the machine's last life.
+            await launch.clean_up(core, container)
+            before = container.state
+            lost = before.status in ("running", "paused")
+            container.set_state(
+                status="exited" if before.started_ns else "created",
+                pid=0,
+                exit_code=255 if lost else before.exit_code,
+                finished_ns=time.time_ns() if lost else before.finished_ns,
+                endpoint=None,
+            )
+            core.save_state(container)
+            container.endpoint = None
+            if container.definition.host.auto_remove and lost:
+                removal.remove_locked(core, container, volumes=True)
+
+
+class _Unknown:
+    """An exit of which nothing is known but that it happened."""
+
+    exec_id = None
+    status = -1
+    oom_killed = False
+    at_ns = 0
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+async def _sweep(core: Core, seen: dict[str, ContainerState]) -> None:
+    """Whatever belongs to no record."""
+    monitor = await core.backends.monitor()
+    running = {container.id for container in core.index if container.run is not None}
+    for id in seen.keys() - running:
+        await monitor.delete(id, force=True)
+    garbage = {
+        key.removeprefix("garbage/"): json.loads(value).get("volumes", ()) for key, value in core.store.scan("garbage/")
+    }
+    await asyncio.to_thread(_sweep_blocking, core, garbage, running)
+
+
+def _sweep_blocking(core: Core, garbage: dict[str, Sequence[str]], running: set[str]) -> None:
+    for id, volumes in garbage.items():
+        removal.dispose(core, id, volumes)
+    known = {container.id for container in core.index}
+    for key in set(core.parts.snapshots.keys()) - known:
+        core.parts.snapshots.remove(key)
+    for directory, kept in ((core.config.containers_dir, known), (core.config.bundles_dir, running)):
+        for name in os.listdir(directory):
+            if name not in kept:
+                shutil.rmtree(directory / name, ignore_errors=True)
+
+
+def _start_by_policy(core: Core, live: Sequence[Container]) -> None:
+    adopted = {container.id for container in live}
+    for container in core.index:
+        state, policy = container.state, container.definition.host.restart_policy
+        if container.run is not None or container.id in adopted or container.restarter is not None:
+            continue
+        was_cut = state.status == "restarting" or (
+            bool(state.started_ns) and not state.stopped_by_user and policy.name == "unless-stopped"
+        )
+        if was_cut or (policy.name == "always" and state.started_ns):
+            container.set_state(status="restarting")
+            container.restarter = core.spawn(
+                exits.restart_later(core, container), f"the restart of {container.id[:12]}"
+            )
+
+
+async def after_monitor(core: Core) -> None:
+    """A new monitor has taken over: exits that happened between are its news now."""
+    monitor = await core.backends.monitor()
+    seen = {found.id: found for found in await monitor.list()}
+    for container in list(core.index):
+        if container.run is None or container.state.status == "starting":
+            continue
+        found = seen.get(container.id)
+        if found is None or found.status == "stopped":
+            ended = found.exit if found is not None else None
+            await exits.finish(core, container, ended or _Unknown(container.id))

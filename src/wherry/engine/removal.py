@@ -1,0 +1,57 @@
+"""Removing a container: forgotten at once, by one write; what it had on disk goes in the background.
+
+The write leaves `garbage/<id>` in the store, so that a crash in between loses nothing: reconciliation finishes it.
+"""
+
+import asyncio
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+
+from wherry.engine.container import Container
+from wherry.engine.core import Core
+from wherry.engine.records import definition_key, state_key
+from wherry.errors import WherryError
+from wherry.state import Delete, Put
+
+log = logging.getLogger(__name__)
+
+
+def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
+    """Under its lock, when it does not run."""
+    anonymous = container.anonymous_volumes if volumes else []
+    core.store.write(
+        Delete(definition_key(container.id)),
+        Delete(state_key(container.id)),
+        Put(f"garbage/{container.id}", json.dumps({"volumes": anonymous}).encode()),
+    )
+    container.set_state(status="removing")
+    core.index.remove(container)
+    core.emit(container, "destroy")
+    container.wake("not-running", "next-exit", "removed")
+    task = core.spawn(_dispose(core, container, anonymous), f"the disposal of {container.id[:12]}")
+    core.disposals.add(task)
+    task.add_done_callback(core.disposals.discard)
+
+
+async def _dispose(core: Core, container: Container, volumes: Sequence[str]) -> None:
+    if container.release is not None:
+        await container.release
+    in_use = {mount.name for other in core.index for mount in other.definition.mounts if mount.name}
+    removable = [name for name in volumes if name not in in_use]
+    await asyncio.to_thread(dispose, core, container.id, removable)
+
+
+def dispose(core: Core, id: str, volumes: Sequence[str]) -> None:
+    """In a thread: everything a container may have left, in any state of completion."""
+    core.parts.networks.disconnect(id)
+    core.parts.snapshots.remove(id)
+    shutil.rmtree(core.bundle(id), ignore_errors=True)
+    shutil.rmtree(core.directory(id), ignore_errors=True)
+    for name in volumes:
+        try:
+            core.parts.volumes.remove(name, True)
+        except WherryError as error:
+            log.warning("cannot remove the volume %s of %s: %s", name, id, error)
+    core.store.write(Delete(f"garbage/{id}"))
