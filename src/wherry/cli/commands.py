@@ -79,9 +79,8 @@ GROUPS = {
 }
 COMMON = ("run", "exec", "ps", "pull", "images", "login", "logout", "version", "info")
 # The same command under a group, and docker's other names for it.
-_IN_CONTAINER = (
-    "attach cp create diff exec export kill logs pause port rename restart rm run start stop top unpause wait".split()
-)
+_BOTH = "attach cp create diff exec export kill logs pause port rename restart rm run start stop top unpause wait"
+_IN_CONTAINER = _BOTH.split()
 ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} | {
     "container ls": "ps",
     "container list": "ps",
@@ -106,12 +105,11 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
 }
 _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
-NOT_YET = frozenset(
-    (
-        "build builder buildx bake checkpoint commit compose config manifest node plugin push save search secret service"
-        " stack stats swarm trust update"
-    ).split()
-) | {
+_LATER = (
+    "build builder buildx bake checkpoint commit compose config manifest node plugin push save search "
+    "secret service stack stats swarm trust update"
+)
+NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
         "container": "commit stats update",
@@ -143,4 +141,8 @@ def other_names(name: str) -> list[str]:
     """All names of a command, those in groups first."""
     target = resolve(name)
     found = [alias for alias, meant in ALIASES.items() if meant == target]
-    return [*sorted(found, key=lambda alias: alias.endswith(_SECONDARY)), target] if " " not in target else [target, *found]
+    return (
+        [*sorted(found, key=lambda alias: alias.endswith(_SECONDARY)), target]
+        if " " not in target
+        else [target, *found]
+    )

@@ -42,9 +42,8 @@ end
 complete -c wherry -a '(__wherry_complete)'
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_CONTAINERS = frozenset(
-    "attach cp diff exec export kill logs pause port rename restart rm start stop top unpause wait inspect".split()
-) | {"container inspect"}
+_OF_CONTAINERS = "attach cp diff exec export kill logs pause port rename restart rm start stop top unpause wait inspect"
+_CONTAINERS = frozenset(_OF_CONTAINERS.split()) | {"container inspect"}
 _IMAGES = frozenset(("run", "create", "rmi", "tag", "history", "images", "image inspect", "pull"))
 _VOLUMES = frozenset(("volume rm", "volume inspect"))
 _NETWORKS = frozenset(("network inspect",))

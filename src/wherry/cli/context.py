@@ -239,7 +239,13 @@ def rm(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     return 0
 
 
-_DOCKER = ("docker", "", "stringToString", None, "Where the engine is: host=...,ca=...,cert=...,key=...,skip-tls-verify=...")
+_DOCKER = (
+    "docker",
+    "",
+    "stringToString",
+    None,
+    "Where the engine is: host=...,ca=...,cert=...,key=...,skip-tls-verify=...",
+)
 COMMANDS = {
     "context ls": Command(
         ls,

@@ -107,7 +107,7 @@ def _out(cli: Cli, flags: Flags, container: str, path: str, target: str) -> int:
         into = target
     else:
         if directory_wanted and not is_directory:
-            raise StatusError("cannot copy to a path that ends in a slash: the directory does not exist", 1)
+            raise StatusError("no such directory", 1)
         if is_directory and posix.access(target, 0):
             raise StatusError("cannot copy directory", 1)
         into, rename = parent, name
@@ -159,7 +159,7 @@ def _in(cli: Cli, flags: Flags, source: str, container: str, path: str) -> int:
         rename = "" if contents_only else posixpath.basename(posixpath.abspath(clean))
     else:
         if target is not None and is_directory:
-            raise StatusError(f'cannot copy a directory onto a file: "{container}:{path}"', 1)
+            raise StatusError("cannot copy directory", 1)
         if target is None and not is_directory and path.endswith(("/", "/.")):
             raise StatusError("no such directory", 1)
         stripped = path.removesuffix("/.").rstrip("/")
@@ -188,7 +188,9 @@ def _container_target(cli: Cli, container: str, path: str) -> dict[str, Any] | N
 
 
 def _put(cli: Cli, container: str, query: list[tuple[str, str]], body: Iterator[bytes]) -> None:
-    response = cli.engine.open("PUT", f"/containers/{segment(container)}/archive", query, body, [("Content-Type", "application/x-tar")])
+    response = cli.engine.open(
+        "PUT", f"/containers/{segment(container)}/archive", query, body, [("Content-Type", "application/x-tar")]
+    )
     response.read()
 
 

@@ -61,7 +61,9 @@ def document(flags: Flags, arguments: list[str]) -> dict[str, Any]:
     from wherry.cli.create_body import body
 
     if flags["pull"] not in ("always", "missing", "never"):
-        raise InvalidArgument(f"invalid pull option: '{flags['pull']}': must be one of \"always\", \"missing\" or \"never\"")
+        raise InvalidArgument(
+            f'invalid pull option: \'{flags["pull"]}\': must be one of "always", "missing" or "never"'
+        )
     return body(flags, arguments[0], arguments[1:])
 
 
@@ -69,9 +71,7 @@ def create_container(cli: Cli, flags: Flags, config: dict[str, Any], progress: A
     """Creates the container, pulling its image when it is missing; writes --cidfile. The ID."""
     cidfile = flags["cidfile"]
     if cidfile and _exists(cidfile):
-        raise WherryError(
-            f"container ID file found, make sure the other container isn't running or delete {cidfile}"
-        )
+        raise WherryError(f"container ID file found, make sure the other container isn't running or delete {cidfile}")
     _check_reference(config["Image"])
     query = [("name", flags["name"])] if flags["name"] else []
     if flags["platform"]:

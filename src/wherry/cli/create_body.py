@@ -38,7 +38,7 @@ def body(flags: Flags, image: str, command: list[str]) -> Document:
     }
     if "entrypoint" in flags:
         config["Entrypoint"] = [flags["entrypoint"]]
-    if "stop-signal" in flags and flags["stop-signal"]:
+    if flags["stop-signal"]:
         config["StopSignal"] = flags["stop-signal"]
     if "stop-timeout" in flags:
         config["StopTimeout"] = flags["stop-timeout"]
@@ -71,7 +71,14 @@ def _labels(flags: Flags) -> dict[str, str]:
 
 
 def _health(flags: Flags) -> Document:
-    names = ("health-cmd", "health-interval", "health-timeout", "health-start-period", "health-start-interval", "health-retries")
+    names = (
+        "health-cmd",
+        "health-interval",
+        "health-timeout",
+        "health-start-period",
+        "health-start-interval",
+        "health-retries",
+    )
     given = [name for name in names if flags[name]]
     if flags["no-healthcheck"]:
         if given:
@@ -104,8 +111,8 @@ def _host(flags: Flags) -> Document:
         "VolumeDriver": flags["volume-driver"],
         "VolumesFrom": flags["volumes-from"] or None,
         "ConsoleSize": [0, 0],
-        "CapAdd": flags["cap-add"] or None,
-        "CapDrop": flags["cap-drop"] or None,
+        "CapAdd": _capabilities(flags["cap-add"]),
+        "CapDrop": _capabilities(flags["cap-drop"]),
         "CgroupnsMode": _mode(flags, "cgroupns", "CGROUP", ("host", "private")),
         "Dns": flags["dns"],
         "DnsOptions": flags["dns-option"],
@@ -163,7 +170,7 @@ def _resources(flags: Flags) -> Document:
         "MemorySwappiness": flags["memory-swappiness"],
         "OomKillDisable": flags["oom-kill-disable"],
         "PidsLimit": flags["pids-limit"],
-        "Ulimits": list({limit["Name"]: limit for limit in flags["ulimit"]}.values()),
+        "Ulimits": [limit for _, limit in sorted({limit["Name"]: limit for limit in flags["ulimit"]}.items())],
         "CpuCount": flags["cpu-count"],
         "CpuPercent": flags["cpu-percent"],
         "IOMaximumIOps": flags["io-maxiops"],
@@ -175,8 +182,6 @@ def _optional(flags: Flags, host: Document) -> None:
     """Fields that are left out when their flag is."""
     if flags["device"]:
         _devices(flags["device"], host)
-    if flags["kernel-memory"]:
-        host["KernelMemory"] = flags["kernel-memory"]
     if flags["tmpfs"]:
         host["Tmpfs"] = {path: options for path, _, options in (text.partition(":") for text in flags["tmpfs"])}
     if flags["sysctl"]:
@@ -195,13 +200,23 @@ def _optional(flags: Flags, host: Document) -> None:
         host["StorageOpt"] = dict(option.split("=", 1) for option in flags["storage-opt"])
 
 
+def _capabilities(names: list[str]) -> list[str] | None:
+    """In upper case, with CAP_ before all but ALL, sorted."""
+    upper = {name.upper() for name in names}
+    return (
+        sorted(name if name in ("ALL", "RESET") or name.startswith("CAP_") else f"CAP_{name}" for name in upper) or None
+    )
+
+
 def _devices(specs: list[str], host: Document) -> None:
     from wherry.cli.opts_values import device
 
     names = [spec for spec in specs if _is_cdi(spec)]
     host["Devices"] = [device(spec) for spec in specs if spec not in names]
     if names:
-        host["DeviceRequests"] = [{"Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": None, "Options": None}]
+        host["DeviceRequests"] = [
+            {"Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": None, "Options": None}
+        ]
 
 
 def _is_cdi(spec: str) -> bool:

@@ -116,5 +116,7 @@ ALIASES = {"net": "network", "net-alias": "network-alias", "dns-opt": "dns-optio
 REFUSE = {
     "use-api-socket": "mount the socket with --volume",
     "disable-content-trust": "signatures are not verified; verify the digest instead (IMAGE@sha256:...)",
+    "kernel-memory": "engines no longer limit it",
+    **dict.fromkeys(("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"), "it is for Windows"),
     "gpus": "GPUs are not supported; pass devices with --device",
 }

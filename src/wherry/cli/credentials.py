@@ -57,7 +57,11 @@ def _from_helper(helper: str, registry: str) -> dict[str, Any]:
 
     try:
         done = subprocess.run(
-            [f"docker-credential-{helper}", "get"], input=registry.encode(), capture_output=True, check=False, timeout=60
+            [f"docker-credential-{helper}", "get"],
+            input=registry.encode(),
+            capture_output=True,
+            check=False,
+            timeout=60,
         )
         answer = loads(done.stdout) if done.returncode == 0 else {}
     except (OSError, ValueError, subprocess.TimeoutExpired):

@@ -79,7 +79,9 @@ def usages(found: dict[str, Any]) -> list[Usage]:
         Usage("Images", len(images), sum(item.get("Containers", 0) > 0 for item in images), layers, layers - used),
         Usage("Containers", len(containers), len(alive), sizes, sizes - sum(item.get("SizeRw", 0) for item in alive)),
         Usage("Local Volumes", len(volumes), sum(usage["RefCount"] > 0 for usage in volumes), full, unused),
-        Usage("Build Cache", len(caches), sum(bool(item.get("InUse")) for item in caches), cached, cached - busy, False),
+        Usage(
+            "Build Cache", len(caches), sum(bool(item.get("InUse")) for item in caches), cached, cached - busy, False
+        ),
     ]
 
 

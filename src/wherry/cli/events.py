@@ -11,6 +11,7 @@ from wherry.errors import WherryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from wherry.cli.flags import Flags
@@ -57,7 +58,7 @@ def events(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     from wherry.cli.timestamp import timestamp
 
     format = flags["format"]
-    render = _line
+    render: Callable[[dict[str, Any]], str] = _line
     if format and format != "json":
         from wherry.cli.template import Template
         from wherry.cli.template_functions import TemplateError

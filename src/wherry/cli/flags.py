@@ -54,9 +54,7 @@ class Flags:
 
     def __init__(self, table: Sequence[Flag]) -> None:
         self.changed: set[str] = set()
-        self.values: dict[str, Any] = {
-            name: [] if kind in LISTS else default for name, _, kind, default, _ in table
-        }
+        self.values: dict[str, Any] = {name: [] if kind in LISTS else default for name, _, kind, default, _ in table}
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -110,7 +108,7 @@ def parse(command: Command, arguments: Sequence[str]) -> tuple[Flags, list[str]]
     parser.run(list(arguments))
     flags = parser.flags
     for name in flags.changed:
-        if name in command.refuse and flags[name] != parser.table[name][3]:
+        if name in command.refuse and flags[name] not in (parser.table[name][3], []):
             raise UsageError(f"--{name} is not implemented in wherry: {command.refuse[name]}")
     return flags, parser.positional
 
@@ -121,7 +119,9 @@ def check_count(name: str, command: Command, given: int) -> None:
         return
     plural = "" if (most if most is not None and given > most else least) == 1 else "s"
     if least == most:
-        error = CountError(f"'{name}' accepts no arguments" if not least else f"'{name}' requires {least} argument{plural}")
+        error = CountError(
+            f"'{name}' accepts no arguments" if not least else f"'{name}' requires {least} argument{plural}"
+        )
     elif most is not None and given > most:
         error = CountError(f"'{name}' requires at most {most} argument{plural}")
     elif most is not None:

@@ -41,7 +41,9 @@ def command_help(name: str, command: Command) -> str:
 
 
 def group_help(group: str) -> str:
-    rows = [(name.partition(" ")[2], commands.summary(name)[2]) for name in commands.names() if name.startswith(group + " ")]
+    rows = [
+        (name.partition(" ")[2], commands.summary(name)[2]) for name in commands.names() if name.startswith(group + " ")
+    ]
     text = f"Usage:  wherry {group} COMMAND\n\n{commands.GROUPS[group]}\n\nCommands:\n"
     return text + _rows(rows) + f"\nRun 'wherry {group} COMMAND --help' for more information on a command.\n"
 
@@ -51,7 +53,9 @@ def root_help(flags: Sequence[Flag]) -> str:
     common = [(name, commands.summary(name)[2]) for name in commands.COMMON]
     groups = sorted(commands.GROUPS.items())
     others = [
-        (name, commands.summary(name)[2]) for name in commands.names() if " " not in name and name not in commands.COMMON
+        (name, commands.summary(name)[2])
+        for name in commands.names()
+        if " " not in name and name not in commands.COMMON
     ]
     text += "\nCommon Commands:\n" + _rows(common) + "\nManagement Commands:\n" + _rows(groups)
     text += "\nCommands:\n" + _rows(others) + f"\n{GLOBAL_TITLE}:\n" + flag_usages(flags, terminal_width() - 1)

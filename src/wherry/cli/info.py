@@ -49,7 +49,12 @@ def info(cli: Cli, flags: Flags, arguments: list[str]) -> int:
 
 
 def _formatted(format: str, found: Info, about: dict[str, str], debug: bool) -> None:
-    ours = {"Debug": debug, **{key: about[key] for key in about if key != "ApiVersion"}, "Plugins": [], "Warnings": None}
+    ours: Info = {
+        "Debug": debug,
+        **{key: about[key] for key in about if key != "ApiVersion"},
+        "Plugins": [],
+        "Warnings": None,
+    }
     document = {**found, "ClientInfo": ours}
     if format == "json":
         from wherry.client.codec import go_dumps
@@ -85,7 +90,10 @@ def _server(found: Info) -> list[str]:
         lines += [" CDI spec directories:", *(f"  {path}" for path in found["CDISpecDirs"])]
     lines.append(f" Swarm: {(found.get('Swarm') or {}).get('LocalNodeState') or 'inactive'}")
     if found.get("Runtimes"):
-        lines += [f" Runtimes: {' '.join(sorted(found['Runtimes']))}", f" Default Runtime: {found.get('DefaultRuntime', '')}"]
+        lines += [
+            f" Runtimes: {' '.join(sorted(found['Runtimes']))}",
+            f" Default Runtime: {found.get('DefaultRuntime', '')}",
+        ]
     lines.append(f" Init Binary: {found.get('InitBinary', '')}")
     for title, key in (("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit")):
         lines.append(f" {title} version: {(found.get(key) or {}).get('ID', '')}")

@@ -32,7 +32,9 @@ def _server(arguments: list[str]) -> str:
 
 def _refuse_helper(document: dict[str, Any], server: str) -> None:
     if document.get("credsStore") or server in (document.get("credHelpers") or {}):
-        raise StatusError("writing to a credential helper is not implemented in wherry; use the helper's own command", 1)
+        raise StatusError(
+            "writing to a credential helper is not implemented in wherry; use the helper's own command", 1
+        )
 
 
 def login(cli: Cli, flags: Flags, arguments: list[str]) -> int:

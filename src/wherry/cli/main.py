@@ -57,6 +57,10 @@ class Cli:
             self._engine = self.connect()
         return self._engine
 
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
     def connect(self) -> EngineClient:
         """Raises StatusError when it is not clear which engine is meant."""
         from wherry.client.engine import EngineClient
@@ -107,14 +111,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _signals() -> None:
-    import _signal  # `signal` would import enum; these are its own functions
+    import _signal  # type: ignore[import-not-found]  # `signal` would import enum
 
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
 
 
 def run(argv: list[str]) -> int:
-    cli = None
     try:
         flags, rest = parse(Command(_nothing, GLOBAL_FLAGS, (0, None), interspersed=False), argv)
         if flags["version"]:
@@ -127,13 +130,19 @@ def run(argv: list[str]) -> int:
             if len(rest) == 1:
                 return _show_root_help()
         cli = Cli(flags)
-        return dispatch(cli, rest)
+        try:
+            return dispatch(cli, rest)
+        finally:
+            cli.close()
     except HelpRequested:
         return _show_root_help()
     except StatusError as error:
         return _fail(str(error), error.code)
     except UsageError as error:
-        return _fail(f"{error}\n\nUsage:  wherry [OPTIONS] COMMAND [ARG...]\n\nRun 'wherry --help' for more information", error.code)
+        return _fail(
+            f"{error}\n\nUsage:  wherry [OPTIONS] COMMAND [ARG...]\n\nRun 'wherry --help' for more information",
+            error.code,
+        )
     except WherryError as error:
         return _fail(str(error), 1)
 
@@ -168,7 +177,9 @@ def dispatch(cli: Cli, words: list[str]) -> int:
         from wherry.cli.help import usage_line
 
         prefix = "wherry: " if error.code == 1 else ""
-        text = f"{prefix}{error}\n\nUsage:  {usage_line(name)}\n\n{error.verb} 'wherry {name} --help' for more information"
+        text = (
+            f"{prefix}{error}\n\nUsage:  {usage_line(name)}\n\n{error.verb} 'wherry {name} --help' for more information"
+        )
         raise StatusError(text, error.code) from None
     cli.arguments = rest
     return command.run(cli, flags, rest)

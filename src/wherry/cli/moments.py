@@ -26,7 +26,7 @@ def from_rfc3339(text: str) -> float:
         whole, _, rest = text.partition(".")
         fraction = rest.rstrip("Z").partition("+")[0].partition("-")[0] if rest else ""
         zone = rest[len(fraction) :] if rest else ""
-        moment = datetime.datetime.fromisoformat((whole + zone).replace("Z", "+00:00"))
+        moment = datetime.datetime.fromisoformat(whole + zone)
         return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0)
     except ValueError:
         return 0

@@ -61,7 +61,7 @@ def absolute(path: str) -> str:
 def mount(text: str) -> dict[str, Any]:
     """The value of --mount. Raises InvalidArgument in docker's words."""
     if not text.strip():
-        raise InvalidArgument("value is empty")
+        raise InvalidArgument("EOF")
     result: dict[str, Any] = {"Type": "volume"}
     groups: dict[str, dict[str, Any]] = {"bind": {}, "volume": {}, "image": {}, "tmpfs": {}}
     driver: dict[str, Any] = {}
@@ -75,12 +75,21 @@ def mount(text: str) -> dict[str, Any]:
         _set(result, groups, driver, _ALIASES.get(key, key), value, (name, field))
     if driver:
         groups["volume"]["DriverConfig"] = driver
+    if groups["volume"]:
+        groups["volume"].setdefault("DriverConfig", {})
+    if not result.get("ReadOnly", True):
+        del result["ReadOnly"]
     _finish(result, groups)
     return result
 
 
 def _set(
-    result: dict[str, Any], groups: dict[str, dict[str, Any]], driver: dict[str, Any], key: str, value: str, said: tuple[str, str]
+    result: dict[str, Any],
+    groups: dict[str, dict[str, Any]],
+    driver: dict[str, Any],
+    key: str,
+    value: str,
+    said: tuple[str, str],
 ) -> None:
     bind, volume, tmpfs = groups["bind"], groups["volume"], groups["tmpfs"]
     if key == "type":
@@ -103,7 +112,6 @@ def _set(
                 f'invalid value for {said[0]}: {value} (must be "enabled", "disabled", "writable", or "readonly")'
             )
         bind.update(_RECURSIVE[value])
-        bind.setdefault("_", None)
     elif key == "volume-subpath":
         volume["Subpath"] = value
     elif key == "volume-nocopy":
@@ -133,13 +141,17 @@ def _finish(result: dict[str, Any], groups: dict[str, dict[str, Any]]) -> None:
         raise InvalidArgument("type is required")
     if not result.get("Target"):
         raise InvalidArgument("target is required")
-    for group, name in (("volume", "VolumeOptions"), ("image", "ImageOptions"), ("bind", "BindOptions"), ("tmpfs", "TmpfsOptions")):
+    for group, name in (
+        ("volume", "VolumeOptions"),
+        ("image", "ImageOptions"),
+        ("bind", "BindOptions"),
+        ("tmpfs", "TmpfsOptions"),
+    ):
         options = groups[group]
         if options and kind != group:
             raise InvalidArgument(f"cannot mix '{group}-*' options with mount type '{kind}'")
         if options:
-            result[name] = {key: value for key, value in options.items() if value or key == "Subpath"}
-            result[name].pop("_", None)
+            result[name] = {key: value for key, value in options.items() if value or key == "DriverConfig"}
     bind = groups["bind"]
     if bind.get("ReadOnlyNonRecursive") and not result.get("ReadOnly"):
         raise InvalidArgument("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
@@ -147,7 +159,9 @@ def _finish(result: dict[str, Any], groups: dict[str, dict[str, Any]]) -> None:
         if not result.get("ReadOnly"):
             raise InvalidArgument("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
         if bind.get("Propagation") != "rprivate":
-            raise InvalidArgument("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction")
+            raise InvalidArgument(
+                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+            )
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -193,7 +207,7 @@ def _source(spec: str) -> str:
     parts = spec.split(":")
     if len(spec) <= 2 or len(parts) == 1:
         return ""
-    if "" in parts:
+    if not parts[0] or not parts[-1]:
         raise InvalidArgument(f"invalid spec: {spec}: empty section between colons")
     if len(parts) > 3:
         raise InvalidArgument(f"invalid spec: {spec}: too many colons")

@@ -17,8 +17,6 @@ def network(text: str) -> dict[str, Any]:
     """NAME, or name=NAME,alias=...,ip=...: one attachment. Raises InvalidArgument in docker's words."""
     result: dict[str, Any] = {"target": "", "aliases": [], "options": {}, "link_local": []}
     if "=" not in text:
-        if not text:
-            raise InvalidArgument("network name/id is not specified")
         result["target"] = text
         return result
     from wherry.cli.opts_mounts import csv_fields
@@ -59,15 +57,18 @@ def endpoints(flags: Flags) -> tuple[str, dict[str, Any]]:
     _apply_flags(wanted[0], flags)
     result: dict[str, Any] = {}
     user_defined = [item for item in wanted if item["target"] not in _BUILT_IN and not _joined(item)]
-    if len(wanted) > 1 and len(user_defined) != len(wanted) and any(item["target"] in ("host",) or _joined(item) for item in wanted):
-        raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
     for item in wanted:
+        if not item["target"]:
+            raise InvalidArgument("no name set for network")
         if item["target"] in result:
             raise InvalidArgument(f'network "{item["target"]}" is specified multiple times')
-        if item not in user_defined:
-            if item["aliases"]:
-                raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+        if item not in user_defined and item["aliases"]:
+            raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
         result[item["target"]] = _endpoint(item, item in user_defined)
+    if len(wanted) > 1 and len(user_defined) != len(wanted):
+        raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+    if flags["network"] and len(wanted) == 1 and not any(result[wanted[0]["target"]].values()):
+        result = {}  # as docker's client: a single network without settings is told by its mode alone
     return str(wanted[0]["target"]), result
 
 
@@ -97,7 +98,9 @@ def _apply_flags(first: dict[str, Any], flags: Flags) -> None:
 
 def _check_mac(text: str) -> None:
     parts = text.replace("-", ":").split(":")
-    if len(parts) not in (6, 8, 20) or not all(len(part) == 2 and set(part.lower()) <= set("0123456789abcdef") for part in parts):
+    if len(parts) not in (6, 8, 20) or not all(
+        len(part) == 2 and set(part.lower()) <= set("0123456789abcdef") for part in parts
+    ):
         raise InvalidArgument(f"{text} is not a valid mac address")
 
 

@@ -35,7 +35,7 @@ def expose(specs: list[str]) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise InvalidArgument(f"invalid range format for --expose: {spec}, error: {error}") from None
         for number in range(first, last + 1):
-            exposed[f"{number}/{protocol.lower() or 'tcp'}"] = {}
+            exposed[f"{number}/{protocol or 'tcp'}"] = {}
     return exposed
 
 
@@ -50,9 +50,13 @@ def _long_form(spec: str) -> str:
             raise InvalidArgument(f"invalid field key: {name}")
         values[name.lower()] = value
     if "target" not in values:
-        raise InvalidArgument("missing mandatory field \"target\"")
+        raise InvalidArgument('missing mandatory field "target"')
     published = values.get("published", "")
-    return f"{published}:{values['target']}/{values['protocol']}" if published else f"{values['target']}/{values['protocol']}"
+    return (
+        f"{published}:{values['target']}/{values['protocol']}"
+        if published
+        else f"{values['target']}/{values['protocol']}"
+    )
 
 
 def _expand(spec: str) -> list[tuple[str, dict[str, str]]]:

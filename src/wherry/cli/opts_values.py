@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-_SYSCTLS = frozenset(
-    "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni"
-    " kernel.shm_rmid_forced".split()
+_SYSCTL_NAMES = (
+    "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni "
+    "kernel.shm_rmid_forced"
 )
+_SYSCTLS = frozenset(_SYSCTL_NAMES.split())
 _SYSCTL_PREFIXES = ("net.", "fs.mqueue.")
-ULIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
-)
+_ULIMIT_NAMES = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+ULIMITS = frozenset(_ULIMIT_NAMES.split())
 
 
 def attach(text: str) -> str:
@@ -28,7 +28,7 @@ def attach(text: str) -> str:
 
 
 def env(text: str) -> str:
-    """NAME=value, or NAME, which takes the value it has here; unset here, it is left to the engine, which removes it."""
+    """NAME=value; NAME alone takes the value it has here, or, unset here, is left to the engine, which removes it."""
     name, equals, _ = text.partition("=")
     if not name:
         raise InvalidArgument(f"invalid environment variable: {text}")
@@ -90,7 +90,11 @@ def dns_search(text: str) -> str:
         return text
     parts = text.removesuffix(".").split(".")
     good = all(
-        part and len(part) < 64 and part[0] not in "-_" and part[-1] not in "-_" and part.replace("-", "").replace("_", "").isalnum()
+        part
+        and len(part) < 64
+        and part[0] not in "-_"
+        and part[-1] not in "-_"
+        and part.replace("-", "").replace("_", "").isalnum()
         for part in parts
     )
     if not good or not any(char.isalpha() for char in text):
@@ -121,7 +125,9 @@ def ulimit(text: str) -> dict[str, Any]:
             raise InvalidArgument(f'strconv.ParseInt: parsing "{number}": invalid syntax') from None
     first, last = numbers[0], numbers[-1]
     if last != -1 and (first == -1 or first > last):
-        raise InvalidArgument(f"ulimit soft limit must be less than or equal to hard limit: {'-1' if first == -1 else first} > {last}")
+        raise InvalidArgument(
+            f"ulimit soft limit must be less than or equal to hard limit: {'-1' if first == -1 else first} > {last}"
+        )
     return {"Name": name, "Hard": last, "Soft": first}
 
 
@@ -152,7 +158,8 @@ def rate_iops(text: str) -> dict[str, Any]:
     path, number = _device_value(text)
     if not number.isdigit():
         raise InvalidArgument(
-            f"invalid rate for device: {text}. The correct format is <device-path>:<number>. Number must be a positive integer"
+            f"invalid rate for device: {text}. The correct format is <device-path>:<number>."
+            " Number must be a positive integer"
         )
     return {"Path": path, "Rate": int(number)}
 
@@ -233,9 +240,7 @@ def _file_lines(path: str, use_environment: bool) -> list[str]:
             raise InvalidArgument(f"invalid env file ({path}): no variable name on line '{line}'")
         if equals:
             lines.append(f"{name}={value}")
-        elif not use_environment:
-            lines.append(name)
-        elif (here := posix.environ.get(name.encode())) is not None:
+        elif use_environment and (here := posix.environ.get(name.encode())) is not None:
             lines.append(f"{name}={here.decode('utf-8', 'surrogateescape')}")
     return lines
 

@@ -52,7 +52,11 @@ def _one(message: dict[str, Any], out: TextIO, terminal: bool, width: int) -> No
     if message.get("from"):
         prefix += f"(from {message['from']}) "
     if terminal and moving:
-        out.write(f"{_CLEAR}{prefix}{message.get('status', '')} {text}\r" if text else f"{_CLEAR}{prefix}{message.get('status', '')}\r")
+        out.write(
+            f"{_CLEAR}{prefix}{message.get('status', '')} {text}\r"
+            if text
+            else f"{_CLEAR}{prefix}{message.get('status', '')}\r"
+        )
     elif "stream" in message:
         out.write(f"{prefix}{message['stream']}")
     else:

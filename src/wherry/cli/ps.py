@@ -60,10 +60,9 @@ class Container(Row):
         if self._trunc and identity:
             if short_id(image) == short_id(identity):
                 return short_id(image)
-            name, at, _digest = image.partition("@sha256:")
-            if at:
-                tail = name.rpartition("/")[2]
-                return name if ":" in tail else f"{name}:<none>" if not name else name
+            name, _, digest = image.partition("@sha256:")
+            if digest:
+                return name
         return image
 
     def Command(self) -> str:

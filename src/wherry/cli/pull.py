@@ -27,7 +27,7 @@ FLAGS = (
 def pull_image(cli: Cli, image: str, platform: str, quiet: bool, out: TextIO | None, all_tags: bool = False) -> None:
     """Shows progress on `out` unless `quiet`."""
     check(image)
-    domain, path, tag, digest = split(image)
+    _domain, _path, tag, digest = split(image)
     name = familiar(image).partition("@")[0] if digest else familiar(image)
     if name.rpartition(":")[1] and "/" not in name.rpartition(":")[2]:
         name = name.rpartition(":")[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import posix
 
 TYPE_CHECKING = False
@@ -39,7 +39,9 @@ def proxied() -> set[int]:
     return {number for number in range(1, _signal.NSIG) if number in _signal.valid_signals()} - _NEVER - _OURS
 
 
-def dispatcher(pipe: SignalPipe, on_resize: Callable[[], None] | None, forward: Callable[[int], None] | None) -> Callable[[], None]:
+def dispatcher(
+    pipe: SignalPipe, on_resize: Callable[[], None] | None, forward: Callable[[int], None] | None
+) -> Callable[[], None]:
     def wake() -> None:
         for number in pipe.take():
             if number == _signal.SIGWINCH:

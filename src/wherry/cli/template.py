@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from wherry.cli.template_parse import Node
 
 # Fields which Go's types have and JSON leaves out when empty: absent is nil, not an error.
-OPTIONAL = frozenset(
-    "Health Healthcheck ExposedPorts Mounts SizeRw SizeRootFs Tmpfs Sysctls Init Annotations StorageOpt StopTimeout"
-    " StopSignal Shell MacAddress ArgsEscaped NetworkDisabled GraphDriver DockerVersion Container ContainerConfig"
-    " Variant Author Comment Parent UsageData Status ClusterVolume Labels Options CreatedAt ImageManifestDescriptor"
-    " OsVersion Identity Descriptor Manifests Swarm Warnings".split()
+_OPTIONAL = (
+    "Health Healthcheck ExposedPorts Mounts SizeRw SizeRootFs Tmpfs Sysctls Init Annotations "
+    "StorageOpt StopTimeout StopSignal Shell MacAddress ArgsEscaped NetworkDisabled GraphDriver "
+    "DockerVersion Container ContainerConfig Variant Author Comment Parent UsageData Status "
+    "ClusterVolume Labels Options CreatedAt ImageManifestDescriptor OsVersion Identity Descriptor "
+    "Manifests Swarm Warnings"
 )
+OPTIONAL = frozenset(_OPTIONAL.split())
 
 
 class _Break(Exception):
@@ -147,7 +149,9 @@ class Template:
             value = self._pipeline(base, dot, scopes)
         for index, name in enumerate(path):
             last = index == len(path) - 1
-            value = self._field(value, name, arguments if last else [], f'template: :{position}: executing "" at <{source}>')
+            value = self._field(
+                value, name, arguments if last else [], f'template: :{position}: executing "" at <{source}>'
+            )
         return value
 
     def _field(self, value: Any, name: str, arguments: list[Any], where: str) -> Any:

@@ -39,8 +39,7 @@ def show(value: Any) -> str:
 def _float(value: float) -> str:
     if value == int(value) and abs(value) < 1e21:
         return str(int(value))
-    text = repr(value)
-    return text if "e" not in text or "." not in text.split("e")[1] else text
+    return repr(value)
 
 
 def _quote(value: Any) -> str:
@@ -167,7 +166,8 @@ def _join(items: Any, separator: str) -> str:
 
 def title(text: str) -> str:
     return "".join(
-        char.upper() if not at or not (text[at - 1].isalnum() or text[at - 1] in "_'") else char for at, char in enumerate(text)
+        char.upper() if not at or not (text[at - 1].isalnum() or text[at - 1] in "_'") else char
+        for at, char in enumerate(text)
     )
 
 
@@ -212,6 +212,6 @@ def _same(value: Any, *_rest: Any) -> Any:
 
 # Over the titles of a table's columns, functions do nothing: `{{truncate .ID 5}}` still heads its column in full.
 HEADER_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _same for name in ("json", "title", "lower", "upper", "truncate", "split", "pad")},
+    **dict.fromkeys(("json", "title", "lower", "upper", "truncate", "split", "pad"), _same),
     "join": _same,
 }

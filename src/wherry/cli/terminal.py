@@ -48,7 +48,14 @@ class Raw:
         self._saved = termios.tcgetattr(0)
         raw = termios.tcgetattr(0)
         raw[0] &= ~(
-            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
         )
         raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
@@ -70,7 +77,7 @@ def detach_keys(text: str) -> bytes:
     keys = bytearray()
     for key in text.split(","):
         name = key.removeprefix("ctrl-")
-        if key != name and len(name) == 1 and (name.isascii() and name.isalpha() or name in _CONTROL):
+        if key != name and len(name) == 1 and ((name.isascii() and name.isalpha()) or name in _CONTROL):
             keys.append(_CONTROL[name] if name in _CONTROL else ord(name.lower()) - 96)
         elif len(key.encode()) == 1:
             keys += key.encode()

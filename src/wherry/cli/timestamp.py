@@ -32,7 +32,7 @@ def _calendar(text: str, name: str) -> str:
     if zone or digits:
         whole += zone
     try:
-        moment = datetime.datetime.fromisoformat(whole.replace("Z", "+00:00"))
+        moment = datetime.datetime.fromisoformat(whole)
     except ValueError:
         raise InvalidArgument(
             f'invalid value for "{name}": failed to parse value as time or duration: "{text}"'

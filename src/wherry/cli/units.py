@@ -7,7 +7,16 @@ from wherry.errors import InvalidArgument
 _BINARY = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _IEC = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
-_DURATION = {"ns": 1, "us": 10**3, "\u00b5s": 10**3, "\u03bcs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = {
+    "ns": 1,
+    "us": 10**3,
+    "\u00b5s": 10**3,
+    "\u03bcs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 HOUR = 3600
 
 
@@ -16,15 +25,17 @@ def ram_bytes(text: str) -> int:
     error = InvalidArgument(f"invalid size: '{text}'")
     end = max((index for index, char in enumerate(text) if char in "0123456789. "), default=-1) + 1
     number, unit = text[:end], text[end:].lower()
-    number = number[:-1] if number.endswith(" ") else number
-    if unit.endswith("ib") and len(unit) == 3 or unit.endswith("b") and len(unit) == 2:
+    number = number.removesuffix(" ")
+    if (unit.endswith("ib") and len(unit) == 3) or (unit.endswith("b") and len(unit) == 2):
         unit = unit[0]
     try:
         size = float(number)
     except ValueError:
         raise error from None
-    if unit not in _BINARY or " " in number or size < 0:
+    if " " in number or size < 0:
         raise error
+    if unit not in _BINARY:
+        raise InvalidArgument(f"invalid suffix: '{unit}'")
     return int(number) * _BINARY[unit] if number.isdigit() else int(size * _BINARY[unit])
 
 

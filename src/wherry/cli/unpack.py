@@ -71,10 +71,12 @@ def unpack(chunks: Iterable[bytes], target: str, rename: str, owners: bool) -> i
 
 
 def _parts(name: str, rename: str) -> list[str]:
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
+    # The first component is what was asked for: a name, `.` for what a directory holds, nothing for the root.
+    first, _, rest = name.partition("/")
+    parts = [part for part in rest.split("/") if part not in ("", ".")]
+    if ".." in parts or (rename == "" and first == ".."):
         raise InvalidArgument(f"the container's archive names {name!r}, which leads out of the target")
-    return ([rename] if rename else []) + parts[1:] if parts else []
+    return ([rename] if rename else []) + parts
 
 
 def _walk(root: int, parts: list[str]) -> int:

@@ -78,8 +78,7 @@ def _text(document: dict[str, Any]) -> str:
     lines = [
         "Client: Wherry",
         f" Version:\t{us['Version']}",
-        f" API version:\t{us['ApiVersion']}"
-        + (f" (downgraded from {NEWEST})" if us["ApiVersion"] != NEWEST else ""),
+        f" API version:\t{us['ApiVersion']}" + (f" (downgraded from {NEWEST})" if us["ApiVersion"] != NEWEST else ""),
         f" Runtime:\t{us['GoVersion']}",
         f" OS/Arch:\t{us['Os']}/{us['Arch']}",
         f" Context:\t{us['Context']}",
@@ -105,7 +104,10 @@ def _component(component: dict[str, Any]) -> list[str]:
     minimum = f" (minimum version {details['MinAPIVersion']})" if details.get("MinAPIVersion") else ""
     lines.append(f"  API version:\t{details.get('ApiVersion', '')}{minimum}")
     rows = (("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "BuildTime"))
-    lines += [f"  {title}:\t{_moment(details.get(key, '')) if key == 'BuildTime' else details.get(key, '')}" for title, key in rows]
+    lines += [
+        f"  {title}:\t{_moment(details.get(key, '')) if key == 'BuildTime' else details.get(key, '')}"
+        for title, key in rows
+    ]
     lines.append(f"  OS/Arch:\t{details.get('Os', '')}/{details.get('Arch', '')}")
     return [*lines, f"  Experimental:\t{details.get('Experimental', 'false')}"]
 

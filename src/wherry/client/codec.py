@@ -29,9 +29,9 @@ def _refuse(value: object) -> object:
 
 def _codec() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[..., Any]]:
     try:
-        from _json import encode_basestring, make_encoder, make_scanner  # type: ignore[attr-defined]
+        from _json import encode_basestring, make_encoder, make_scanner
 
-        scan = make_scanner(_ScannerOptions)
+        scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_ScannerOptions)  # type: ignore[arg-type]
         encode = make_encoder(None, _refuse, encode_basestring, None, ":", ",", False, False, True)
         if "".join(encode({"a": ["\u20ac", 1]}, 0)) == '{"a":["\u20ac",1]}' and scan("[1]", 0) == ([1], 3):
             return scan, encode

@@ -45,9 +45,9 @@ def config(directory: str) -> dict[str, Any]:
 
 
 def identity(name: str) -> str:
-    import _sha256
+    import hashlib
 
-    return _sha256.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def current_name(directory: str, flag: str = "") -> tuple[str, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Endpoint:
-    """Where an engine listens. `tls`: None, or the paths (ca, certificate, key) with "" for absent, and whether to verify."""
+    """Where an engine listens. `tls`: None, or the paths (ca, certificate, key), "" for what is absent; `verify` its name."""
 
     __slots__ = ("context", "host", "tls", "verify")
 
@@ -45,7 +45,8 @@ class Endpoint:
             return self._tcp(rest)
         except PermissionError as error:
             raise PermissionDenied(
-                f"permission denied while trying to connect to the Docker daemon socket at {self.host}: {error.strerror}"
+                "permission denied while trying to connect to the Docker daemon socket"
+                f" at {self.host}: {error.strerror}"
             ) from error
         except OSError as error:
             raise Unavailable(
@@ -123,7 +124,9 @@ def _ssh(rest: str) -> Socket:
     if not name or name.startswith("-"):
         raise InvalidArgument(f"invalid host in ssh://{rest}")
     command = ["ssh", "-o", "ConnectTimeout=30", "-T"]
-    command += (["-l", user] if user else []) + (["-p", port] if port else []) + ["--", name, "docker", "system", "dial-stdio"]
+    command += (
+        (["-l", user] if user else []) + (["-p", port] if port else []) + ["--", name, "docker", "system", "dial-stdio"]
+    )
     fd = theirs.fileno()
     actions = [(posix.POSIX_SPAWN_DUP2, fd, 0), (posix.POSIX_SPAWN_DUP2, fd, 1)]
     program = _which("ssh")

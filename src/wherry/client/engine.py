@@ -93,6 +93,17 @@ class EngineClient:
         self._idle: list[Connection] = []
         self.server: dict[str, str] = {}
 
+    def close(self) -> None:
+        """Closes idle connections; those of unfinished streams belong to whoever reads them."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def __enter__(self) -> EngineClient:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
     def at_least(self, version: str) -> bool:
         return version_tuple(self.version) >= version_tuple(version)
 
@@ -112,7 +123,9 @@ class EngineClient:
     def open(self, method: str, path: str, query: Query = (), body: object = None, headers: Query = ()) -> Response:
         return self.send(method, path, query, headers, body).response()
 
-    def messages(self, method: str, path: str, query: Query = (), body: object = None, headers: Query = ()) -> Iterator[Any]:
+    def messages(
+        self, method: str, path: str, query: Query = (), body: object = None, headers: Query = ()
+    ) -> Iterator[Any]:
         """The documents of an answer that is a stream of JSON texts."""
         response = self.open(method, path, query, body, headers)
         yield from codec.stream(response.chunks())
@@ -195,7 +208,7 @@ class EngineClient:
             except (ValueError, AttributeError):
                 pass
         if not message:
-            message = f"request returned {response.status} for API route and version, check if the server supports the requested API version"
+            message = f"request returned {response.status}: check if the engine supports this route at API version {self.version}"
         return _KINDS.get(response.status, errors.Internal)(f"Error response from daemon: {message}")
 
     def _agree(self, known: str) -> None:

@@ -39,7 +39,11 @@ class Connection:
         self._buffer = b""
 
     def send(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]] = (), body: bytes | Iterable[bytes] | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes | Iterable[bytes] | None = None,
     ) -> None:
         """Sends one request. An iterable body goes out in chunks."""
         self.used = True
