@@ -3,13 +3,18 @@
 import asyncio
 import fcntl
 import io
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import BinaryIO, cast
 
 from wherry.api.call import Call
-from wherry.api.reply import Stream
+from wherry.api.connection import cancelled_when_gone
+from wherry.api.reply import Answer, Stream
+from wherry.errors import WherryError
+
+log = logging.getLogger("wherry.api")
 
 _PIPE_SIZE = 1 << 20
 _CHUNK = 256 << 10
@@ -100,6 +105,37 @@ async def send_pipe(stream: Stream, descriptor: int) -> None:
             await stream.write(data)
     finally:
         transport.close()
+
+
+async def send_written(call: Call, content_type: str, write: Callable[[BinaryIO], None]) -> Answer:
+    """What `write` writes in a thread, as it comes. An error before its first byte is answered as any other error."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    _enlarge(writing)
+
+    def run() -> None:
+        with os.fdopen(writing, "wb", _CHUNK) as out:
+            write(out)
+
+    writer = asyncio.ensure_future(asyncio.to_thread(run))
+    stream = Stream(call.request)
+    first = await asyncio.to_thread(os.read, reading, _CHUNK)
+    try:
+        if not first:
+            await writer
+        stream.open(content_type)
+        with cancelled_when_gone(call.request):
+            await stream.write(first)
+            await send_pipe(stream, os.dup(reading))
+            await writer
+    except WherryError as error:
+        if not first:
+            raise
+        log.warning("%s was not sent whole: %s", call.request.raw_path, error)
+        return stream.abort()
+    finally:
+        os.close(reading)
+        writer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await stream.end()
 
 
 def _enlarge(descriptor: int) -> None:

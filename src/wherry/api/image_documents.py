@@ -102,15 +102,13 @@ def created_seconds(image: "Image") -> int:
     return unix_seconds(image.created)
 
 
-def select(
-    images: Iterable["Image"], filters: Mapping[str, list[str]], moments: Mapping[str, int], *, all: bool
-) -> list["Image"]:
-    """Those that pass all filters, newest first. `moments`: the times that before, since and until stand for."""
+def select(images: Iterable["Image"], filters: Mapping[str, list[str]], moments: Mapping[str, int]) -> list["Image"]:
+    """Those that pass all filters. `moments`: the times that before, since and until stand for."""
     for name in filters:
         if name not in FILTERS:
             raise InvalidArgument(f"invalid filter '{name}'")
     dangling = _boolean(filters, "dangling")
-    found = [
+    return [
         image
         for image in images
         if (dangling is None or dangling == (not image.references and not image.digests))
@@ -118,10 +116,6 @@ def select(
         and _in_time(created_seconds(image), moments)
         and _name_matches(image, filters.get("reference") or ())
     ]
-    if not all and dangling is None:
-        parents = {image.parent for image in images if image.parent}
-        found = [image for image in found if image.references or image.digests or image.id not in parents]
-    return sorted(found, key=created_seconds, reverse=True)
 
 
 def _boolean(filters: Mapping[str, list[str]], name: str) -> bool | None:

@@ -5,20 +5,22 @@ import base64
 import binascii
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wherry.api import image_documents
-from wherry.api.bodies import upload
+from wherry.api.bodies import send_written, upload
 from wherry.api.call import Call
 from wherry.api.progress import ProgressStream, run_with_progress
 from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
 from wherry.errors import InvalidArgument, Unimplemented
-from wherry.images import Use
+from wherry.images import RegistryAuth, Use
 
 if TYPE_CHECKING:
-    from wherry.images import Image, RegistryAuth, Removed
+    from wherry.images import Image, Removed
+
+_TAR = "application/x-tar"
 
 
 async def list_images(call: Call) -> Answer:
@@ -27,8 +29,8 @@ async def list_images(call: Call) -> Answer:
     if call.query.get("filter"):
         # The form of API 1.24 and before.
         filters.setdefault("reference", []).append(call.query.get("filter"))
-    found = await asyncio.to_thread(call.engine.images.list)
-    selected = image_documents.select(found, filters, _moments(call, filters), all=call.query.flag("all"))
+    found = call.engine.images.list(all=call.query.flag("all") or "dangling" in filters)
+    selected = image_documents.select(found, filters, _moments(call, filters))
     used = await _uses(call) if selected else {}
     documents = []
     for image in selected:
@@ -126,7 +128,7 @@ async def _pull(call: Call) -> Answer:
     return await run_with_progress(call, work)
 
 
-def _registry_auth(call: Call) -> "RegistryAuth | None":
+def _registry_auth(call: Call) -> RegistryAuth | None:
     text = call.request.headers.get("X-Registry-Auth")
     if not text:
         return None
@@ -137,14 +139,13 @@ def _registry_auth(call: Call) -> "RegistryAuth | None":
         return None
     if not isinstance(found, dict) or not any(found.values()):
         return None
-    from wherry.images import RegistryAuth
-
     texts = {name: value for name, value in found.items() if isinstance(value, str)}
     return RegistryAuth(
         username=texts.get("username", ""),
         password=texts.get("password", ""),
         identity_token=texts.get("identitytoken", ""),
         registry_token=texts.get("registrytoken", ""),
+        server=texts.get("serveraddress", ""),
     )
 
 
@@ -245,7 +246,7 @@ async def prune(call: Call) -> Answer:
     return reply_json({"ImagesDeleted": documents or None, "SpaceReclaimed": sum(item.size for item in removed)})
 
 
-def _removed_documents(call: Call, removed: "list[Removed]") -> list[dict[str, str]]:
+def _removed_documents(call: Call, removed: "Sequence[Removed]") -> list[dict[str, str]]:
     documents: list[dict[str, str]] = []
     for item in removed:
         if item.untagged:
@@ -265,8 +266,15 @@ def _emit(call: Call, action: str, image: "Image", name: str | None) -> None:
 
 
 async def save(call: Call) -> Answer:
-    """GET /images/get and /images/{name}/get."""
-    raise Unimplemented("images cannot be saved yet")
+    """GET /images/get?names=… and /images/{name}/get: an archive that load reads."""
+    names = [call.name] if call.name else call.query.all("names")
+    if not names:
+        raise InvalidArgument("no images named", object="names")
+    answer = await send_written(call, _TAR, lambda out: call.engine.images.save(names, out))
+    for name in names:
+        image = call.engine.images.resolve(name)
+        _emit(call, "save", image, image.id)
+    return answer
 
 
 ROUTES = [
