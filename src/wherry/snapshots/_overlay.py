@@ -50,7 +50,9 @@ class OverlaySnapshotter(LayeredSnapshotter):
         if writable.ephemeral:
             # The kernel leaves this mark on every volatile mount, to refuse the next one after a crash.
             with suppress(FileNotFoundError):
-                os.rmdir(f"{writable.path}/work/work/incompat/volatile")
+                mark = f"{writable.path}/work/work/incompat/volatile"
+                os.unlink(f"{mark}/dirty")
+                os.rmdir(mark)
             options += ("volatile",)
         return (Mount("overlay", "overlay", options, self._below(writable)),)
 
