@@ -107,8 +107,8 @@ class Container:
             self.waiters = [waiter for waiter in self.waiters if waiter[1] not in due] or None
 
     def outcome(self) -> WaitResult:
-        """The last run's exit."""
-        return WaitResult(self.state.exit_code, self.state.error or None)
+        """The last run's exit. docker gives no error here, not even for a start that failed: `start` has raised it."""
+        return WaitResult(self.state.exit_code, None)
 
     def _forget(self, future: "asyncio.Future[WaitResult]") -> None:
         if self.waiters and future.cancelled():

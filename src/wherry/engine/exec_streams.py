@@ -170,3 +170,28 @@ class PipeStream:
         finally:
             if self._stdin == fd:
                 self._loop.remove_writer(fd)
+
+
+class FailedStream:
+    """The ExecStream of a process that could not be started: its whole output is why."""
+
+    def __init__(self, tty: bool, message: bytes, code: int) -> None:
+        self.tty = tty
+        self._left = message if tty else frame(1, message)
+        self._code = code
+
+    async def read(self) -> bytes:
+        data, self._left = self._left, b""
+        return data
+
+    async def write(self, data: bytes) -> None:
+        pass
+
+    async def close_write(self) -> None:
+        pass
+
+    async def wait(self) -> int:
+        return self._code
+
+    def close(self) -> None:
+        self._left = b""

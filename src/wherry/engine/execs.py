@@ -13,7 +13,7 @@ from typing import Any
 from wherry.engine import launch
 from wherry.engine.container import Container
 from wherry.engine.core import Core
-from wherry.engine.exec_streams import ExecStream, PipeStream
+from wherry.engine.exec_streams import ExecStream, FailedStream, PipeStream
 from wherry.engine.lifecycle import not_running
 from wherry.engine.oci_spec import capability_sets, environment, rlimits, user_document
 from wherry.engine.parts import Exit, Stdio
@@ -82,7 +82,10 @@ class Execs:
         except WherryError as error:
             noted.exit_code = _exit_code(error)
             self._end(noted)
-            raise _worded(error) from None
+            if detach:
+                raise _worded(error) from None
+            # docker has taken the connection over by now, so the failure goes where the output would have gone.
+            return FailedStream(noted.tty, f"{_worded(error).message}\r\n".encode(), noted.exit_code)
         self._emit(noted, "exec_start: " + " ".join(noted.config.cmd or ()))
         return stream
 
@@ -255,7 +258,7 @@ def _exit_code(error: WherryError) -> int:
 def _worded(error: WherryError) -> WherryError:
     if isinstance(error, NotFound | PermissionDenied) and "exec: " in error.message:
         return InvalidArgument(
-            f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}",
+            f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown",
             object=error.object,
             hint=error.hint,
         )
