@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Endpoint:
-    """Where an engine listens. `tls`: None, or the paths (ca, certificate, key), "" for what is absent; `verify` its name."""
+    """Where an engine listens. `tls`: None, or the paths (ca, certificate, key), "" for what is absent."""
 
     __slots__ = ("context", "host", "tls", "verify")
 

@@ -208,7 +208,7 @@ class EngineClient:
             except (ValueError, AttributeError):
                 pass
         if not message:
-            message = f"request returned {response.status}: check if the engine supports this route at API version {self.version}"
+            message = f"the engine answered {response.status}; does it know this route at API version {self.version}?"
         return _KINDS.get(response.status, errors.Internal)(f"Error response from daemon: {message}")
 
     def _agree(self, known: str) -> None:
