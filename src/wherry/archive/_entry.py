@@ -63,4 +63,6 @@ def show(name: bytes) -> str:
     text = name.decode("utf-8", "backslashreplace")
     if len(text) > 200:
         text = text[:200] + "..."
-    return repr(text)
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    printable = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in quoted)
+    return '"' + "".join(printable) + '"'

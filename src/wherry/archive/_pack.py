@@ -64,7 +64,7 @@ def pack(root: int, path: str, out: Writable, options: PackOptions | None = None
         top = os.fsencode(name if chosen.name is None else chosen.name)
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
-            packer.tree(fd, top, status)
+            packer.tree(fd, top)
         else:
             packer.single(fd, top, status)
     packer.close()
@@ -90,22 +90,21 @@ class _Packer:
             entry.link = os.readlink(b"", dir_fd=handle)
         self._add(entry, handle)
 
-    def tree(self, top: int, name: bytes, status: os.stat_result) -> None:
+    def tree(self, top: int, name: bytes) -> None:
         listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
         try:
-            if name:
-                entry = self._entry(name.rstrip(b"/") + b"/", status)
-                assert entry is not None
-                entry.xattrs = _xattrs(fd_path(listing))
-                self._out.header(entry)
             # "/" names its entries "/bin", as docker's does.
             prefix = name.rstrip(b"/") + b"/" if name else b""
             for directory in walk(listing, pseudo=False):
                 base = prefix + directory.path + b"/" if directory.path else prefix
+                # A directory comes right before what is in it: GNU tar sets its times when it leaves it.
+                if base:
+                    self._directory(base, directory.fd)
                 if self._options.layer and _is_opaque(directory.fd):
                     self._whiteout(base + b".wh..wh..opq", 0)
                 for child, child_status in directory.entries:
-                    self._child(directory.fd, child, base + child, child_status)
+                    if not stat.S_ISDIR(child_status.st_mode):
+                        self._child(directory.fd, child, base + child, child_status)
         finally:
             os.close(listing)
 
@@ -113,7 +112,7 @@ class _Packer:
         if self._options.layer and is_whiteout(status):
             self._whiteout(path[: -len(name)] + b".wh." + name, status.st_mtime_ns)
             return
-        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+        if status.st_nlink > 1:
             inode = (status.st_dev, status.st_ino)
             first = self._linked.setdefault(inode, path)
             if first is not path:
@@ -126,15 +125,16 @@ class _Packer:
         try:
             # It may be another file by now: what is held counts.
             status = os.fstat(handle)
-            if stat.S_ISDIR(status.st_mode):
-                entry = self._entry(path + b"/", status)
-                assert entry is not None
-                entry.xattrs = _xattrs(fd_path(handle))
-                self._out.header(entry)
-            else:
+            if not stat.S_ISDIR(status.st_mode):
                 self.single(handle, path, status)
         finally:
             os.close(handle)
+
+    def _directory(self, path: bytes, fd: int) -> None:
+        entry = self._entry(path, os.fstat(fd))
+        if entry is not None:
+            entry.xattrs = _xattrs(fd_path(fd))
+            self._out.header(entry)
 
     def _add(self, entry: Entry, handle: int) -> None:
         out = self._out

@@ -92,8 +92,9 @@ class TarReader:
             _pax.apply(entry, records)
         kind = entry.kind
         if kind in (REGULAR, OLD_REGULAR):
-            # Before type 5 existed a trailing slash said "directory".
+            # Before type 5 existed a trailing slash said "directory"; a body, if any, is there all the same.
             kind = entry.kind = DIRECTORY if entry.name.endswith(b"/") else REGULAR
+            self._left, self._padding = entry.size, -entry.size % BLOCK
         if kind not in _WITH_BODY:
             # Links and directories may carry a size that counts nothing (POSIX: ignored, except by old writers).
             entry.size = entry.real_size = 0

@@ -221,7 +221,7 @@ class _Unpacker:
         is_directory = stat.S_ISDIR(os.stat(base, dir_fd=directory, follow_symlinks=False).st_mode)
         if self._options.no_overwrite_dir_non_dir and is_directory != (entry.kind == DIRECTORY):
             old, new = ("directory", "non-directory") if is_directory else ("non-directory", "directory")
-            name = show(entry.name)
+            name = show(entry.name.rstrip(b"/"))
             raise InvalidArgument(f"cannot overwrite {old} {name} with {new} {name}", object=name)
         if is_directory:
             remove_tree(directory, base)

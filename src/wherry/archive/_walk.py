@@ -27,7 +27,7 @@ class Directory(NamedTuple):
 def walk(root: int, start: bytes = b"", *, pseudo: bool = True) -> Iterator[Directory]:
     """Every directory at and below `start`, parents first, in a fixed order; paths are relative to `root`.
 
-    Without `pseudo`, the contents of mounted /proc, /sys and cgroup trees are left out.
+    Without `pseudo`, mounted /proc, /sys and cgroup trees are taken for empty.
     """
     waiting = [start]
     while waiting:
@@ -43,9 +43,7 @@ def walk(root: int, start: bytes = b"", *, pseudo: bool = True) -> Iterator[Dire
                 raise
             continue
         try:
-            if not pseudo and files.magic(fd) in _PSEUDO:
-                continue
-            entries = _entries(fd)
+            entries = [] if not pseudo and files.magic(fd) in _PSEUDO else _entries(fd)
             yield Directory(path, fd, entries)
         finally:
             os.close(fd)
