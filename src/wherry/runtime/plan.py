@@ -46,18 +46,35 @@ class Plan(NamedTuple):
         return [operation.describe() for operation in self.operations]
 
 
+class Choices(NamedTuple):
+    """What a caller, not the configuration, decides."""
+
+    pivot: bool = True  # False: move the root instead, for hosts that run from a ramdisk
+    keyring: bool = True  # False: keep the caller's session keyring
+
+
 class _Names(NamedTuple):
     new: frozenset[str]
     joined: tuple[tuple[str, str], ...]
 
 
 def build(
-    config: Mapping[str, Any], identifier: str, bundle: str, layers: Sequence[Mount], host: Host, *, wait: bool
+    config: Mapping[str, Any],
+    identifier: str,
+    bundle: str,
+    layers: Sequence[Mount],
+    host: Host,
+    *,
+    wait: bool,
+    choices: Choices = Choices(),
 ) -> Plan:
     """The plan for a container. `wait`: stop before the program until `start`. InvalidArgument, Unimplemented."""
     linux = d.mapping(config, "linux")
     spec = d.mapping(config, "process")
     process_plan.check(spec)
+    for key in _UNSUPPORTED:
+        if linux.get(key):
+            raise Unimplemented(f"linux.{key} is not supported", object=key, hint="leave it out")
     names = _namespaces(linux)
     user = "user" in names.new
     uid_map, gid_map = _id_map(linux, "uidMappings", user), _id_map(linux, "gidMappings", user)
@@ -85,8 +102,10 @@ def build(
         operations.append(setup.AwaitHooks("createRuntime"))
     if hooks["createContainer"]:
         operations.append(RunHooks("createContainer", hooks["createContainer"]))
-    operations += _enter_root(config, linux)
-    operations += _process(spec, linux, identifier, host, hooks, wait, set_groups=gid_map != "" or not user)
+    operations += _enter_root(config, linux, choices.pivot)
+    operations += _process(
+        spec, linux, identifier, host, hooks, wait, set_groups=gid_map != "" or not user, keyring=choices.keyring
+    )
     return Plan(
         clone_flags=0 if refork else clone_flags,
         operations=tuple(operations),
@@ -100,6 +119,7 @@ def build(
     )
 
 
+_UNSUPPORTED = ("intelRdt", "mountLabel", "memoryPolicy", "netDevices")
 _HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
@@ -209,13 +229,13 @@ def _check_sysctl(name: str, owned: frozenset[str] | set[str]) -> None:
         raise InvalidArgument(f"sysctl {name!r} is not a name")
 
 
-def _enter_root(config: Mapping[str, Any], linux: Mapping[str, Any]) -> list[Operation]:
+def _enter_root(config: Mapping[str, Any], linux: Mapping[str, Any], pivot: bool) -> list[Operation]:
     propagation = d.string(linux, "rootfsPropagation", "", "linux.")
     flags = _PROPAGATION.get(propagation, -1)
     if flags < 0:
         raise InvalidArgument(f"unknown rootfsPropagation {propagation!r}")
     readonly = d.boolean(d.mapping(config, "root"), "readonly", False, "root.")
-    operations: list[Operation] = [rootfs.Pivot()]
+    operations: list[Operation] = [rootfs.Pivot(move=not pivot)]
     if flags or readonly:
         operations.append(rootfs.SetRoot(flags, readonly))
     return operations
@@ -243,18 +263,20 @@ def _process(
     wait: bool,
     *,
     set_groups: bool,
+    keyring: bool,
 ) -> list[Operation]:
     terminal = d.boolean(spec, "terminal", False, "process.")
     identity = process_plan.identity(spec, host.bounding, set_groups)
     operations: list[Operation] = [process.Streams(identity.uid, terminal)]
-    operations += process_plan.early(spec, identifier)
+    operations += process_plan.early(spec, identifier, keyring)
     domain = process_plan.personality(linux)
     if domain is not None:
         operations.append(domain)
     filter = process_plan.seccomp(d.mapping(linux, "seccomp", "linux."))
     waiting: list[Operation] = [setup.AwaitGo()]
     if wait:
-        waiting.append(process.AwaitStart())
+        path = process_plan.environment(spec).get("PATH", "")
+        waiting.append(process.AwaitStart(process_plan.check(spec)[0], path))
     if hooks["startContainer"]:
         waiting.append(RunHooks("startContainer", hooks["startContainer"]))
     operations += waiting

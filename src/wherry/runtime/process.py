@@ -210,7 +210,13 @@ class Seccomp(NamedTuple):
 
 
 class AwaitStart(NamedTuple):
-    """Created, and waiting: whoever connects to the start socket lets the process run and learns how that went."""
+    """Created, and waiting: whoever connects to the start socket lets the process run and learns how that went.
+
+    A program that is not there is an error of create, as with other runtimes: their callers look for it there.
+    """
+
+    program: str
+    path: str
 
     def describe(self) -> str:
         return "wait for start"
@@ -218,6 +224,8 @@ class AwaitStart(NamedTuple):
     def apply(self, scene: Scene) -> None:
         import _socket
 
+        if "/" not in self.program or self.program[0] == "/":  # else it depends on the working directory, set later
+            find_executable(self.program, self.path)
         scene.tell({"created": True})
         listener = _socket.socket(fileno=scene.start_socket)
         fd, _ = listener._accept()  # type: ignore[attr-defined]
