@@ -87,6 +87,10 @@ class LayeredSnapshotter(ABC):
     def keys(self) -> list[str]:
         return list(self._writables)
 
+    def flush(self) -> None:
+        """Wait until every layer is on disk; done in the background otherwise."""
+        self._layers.flush()
+
     def close(self) -> None:
         self._janitor.close()
 

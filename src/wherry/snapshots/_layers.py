@@ -48,7 +48,7 @@ class Layers:
         self._layers, self._incoming = root / "layers", root / "incoming"
         for directory in (self._layers, self._incoming):
             directory.mkdir(parents=True, exist_ok=True)
-        self.janitor = Janitor(root / "trash", self._flush)
+        self.janitor = Janitor(root / "trash", self.flush)
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._lock = Lock()
         self._making: defaultdict[ChainID, Lock] = defaultdict(Lock)
@@ -165,7 +165,7 @@ class Layers:
             pass
         return layer if layer.chain and (directory / "diff").is_dir() else None
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Every layer made before this call is on disk after it, and its mark is gone."""
         names = list(self._unflushed)
         fd = os.open(self._layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from wherry.archive import PackOptions, UnpackOptions, UnpackResult, Whiteouts, pack, tree_size, unpack
 from wherry.archive import Writable as Out
+from wherry.errors import InvalidArgument
 from wherry.kernel import mounts
 from wherry.kernel.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from wherry.snapshots._changes import compare
@@ -29,6 +30,8 @@ from wherry.snapshots._layers import Layer
 from wherry.snapshots._stream import DigestingStream
 from wherry.spec.mount import Mount
 
+# OVL_MAX_STACK, fs/overlayfs/overlayfs.h.
+_MAX_LAYERS = 500
 _OPTIONS = ("index=off", "metacopy=off", "redirect_dir=nofollow")
 
 
@@ -58,11 +61,12 @@ class OverlaySnapshotter(LayeredSnapshotter):
 
     def open_root(self, key: str, *, writable: bool = False) -> int:
         found = self._get(key)
-        if writable:
+        below = self._below(found)
+        if writable or len(below) == _MAX_LAYERS:
             (mount,) = self.mounts(key)
-            return _detached(mount)
+            return _detached(mount, read_only=not writable)
         # As a lower layer the upper directory shows the same tree, and is not taken by this mount.
-        return _detached(Mount("overlay", "overlay", _OPTIONS, (f"{found.path}/upper", *self._below(found))))
+        return _view(f"{found.path}/upper", *below)
 
     def changes(self, key: str) -> list[Change]:
         writable = self._get(key)
@@ -70,7 +74,8 @@ class OverlaySnapshotter(LayeredSnapshotter):
             if writable.layer is None:
                 return compare(upper, None)
             lowers = self._below(writable)
-            below = _detached(Mount("overlay", "overlay", _OPTIONS, (*lowers, self._empty)))
+            # One alone is no overlay.
+            below = _view(*lowers) if len(lowers) > 1 else _view(*lowers, self._empty)
             try:
                 return compare(upper, below)
             finally:
@@ -108,6 +113,8 @@ class OverlaySnapshotter(LayeredSnapshotter):
         os.chmod(upper, stat.S_IMODE(status.st_mode))
 
     def _fill(self, stream: DigestingStream, diff: Path, below: tuple[Layer, ...]) -> UnpackResult:
+        if len(below) >= _MAX_LAYERS:
+            raise InvalidArgument(f"image has more than {_MAX_LAYERS} layers, more than the kernel can stack")
         if below:
             # A layer that does not list its root directory leaves it as it was.
             status = os.stat(below[0].path)
@@ -121,8 +128,12 @@ class OverlaySnapshotter(LayeredSnapshotter):
             os.close(root)
 
 
-def _detached(mount: Mount) -> int:
-    """Perform an overlay mount without attaching it. Read-only when it has no upper directory."""
+def _view(*lowers: str) -> int:
+    return _detached(Mount("overlay", "overlay", _OPTIONS, lowers), read_only=True)
+
+
+def _detached(mount: Mount, *, read_only: bool) -> int:
+    """Perform an overlay mount without attaching it."""
     context = mounts.fsopen(mount.type)
     try:
         for option in mount.options:
@@ -134,7 +145,6 @@ def _detached(mount: Mount) -> int:
         for lower in mount.lowerdirs:
             mounts.fsconfig_string(context, "lowerdir+", lower)
         mounts.fsconfig_create(context)
-        read_only = not any(option.startswith("upperdir=") for option in mount.options)
         # The daemon reads and writes files here; nothing of the container's may act on it.
         attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
         mount_fd = mounts.fsmount(context, attributes | (MOUNT_ATTR_RDONLY if read_only else 0))
