@@ -16,6 +16,7 @@ from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
 from wherry.errors import InvalidArgument, Unimplemented
 from wherry.images import RegistryAuth, Use
+from wherry.spec.reference import parse_reference
 
 if TYPE_CHECKING:
     from wherry.images import Image, Removed
@@ -118,7 +119,9 @@ async def _pull(call: Call) -> Answer:
     query = call.query
     reference, tag = query.get("fromImage"), query.get("tag")
     if tag:
-        reference = f"{reference}@{tag}" if tag.startswith("sha256:") else f"{reference}:{tag}"
+        # A tag in the name itself gives way, as with docker.
+        name = parse_reference(reference).familiar_name
+        reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"
     auth = _registry_auth(call)
 
     async def work(progress: ProgressStream) -> None:

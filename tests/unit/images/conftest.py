@@ -5,7 +5,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fakes import Bench
+from image_fakes import Bench
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from fakes import NOTHING, Bench, hex_of, make_config, make_tar
+from image_fakes import NOTHING, Bench, hex_of, make_config, make_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

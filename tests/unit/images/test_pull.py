@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import zstandard
 from aiohttp import web
-from fakes import NOTHING, Bench, hex_of, make_config, make_tar
-from registry_server import PLATFORM, TOKEN, FakeRegistry
+from image_fakes import NOTHING, Bench, hex_of, make_config, make_tar
+from image_registry import PLATFORM, TOKEN, FakeRegistry
 
 from wherry.errors import InvalidArgument, NotFound, Unavailable, WherryError
 from wherry.images import Image, RegistryAuth

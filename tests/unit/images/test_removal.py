@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from fakes import NOTHING, Bench, make_tar
+from image_fakes import NOTHING, Bench, make_tar
 
 from wherry.errors import Conflict, InvalidArgument, NotFound
 from wherry.images import Image, Removed, Use

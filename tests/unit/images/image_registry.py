@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
-from fakes import hex_of
+from image_fakes import hex_of
 
 from wherry.spec.oci_image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from wherry.spec.platform import host_platform
