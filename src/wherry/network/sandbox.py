@@ -70,7 +70,7 @@ def plug_in(endpoint: Endpoint, host: Netlink, bridge: Bridge, *, icc: bool) -> 
     """Put the host's end of the pair, which exists, (back) on the bridge."""
     name = endpoint.host_ifname
     host.request(set_link(name, master=bridge.ifindex, mtu=bridge.mtu, up=True), _port(name, icc=icc))
-    _wait_forwarding(name, host)
+    _wait_forwarding(name, host, bridge)
 
 
 def discard(prepared: Prepared) -> None:
@@ -100,18 +100,18 @@ def _plug(name: str, host: Netlink, bridge: Bridge, *, icc: bool) -> tuple[int, 
     inside = Netlink()
     try:
         inside.request(set_link("lo", up=True), set_link(ifindex, up=True))
-        _wait_forwarding(name, host)
+        _wait_forwarding(name, host, bridge)
     except BaseException:
         inside.close()
         raise
     return ifindex, inside
 
 
-def _wait_forwarding(name: str, host: Netlink) -> None:
-    # The bridge learns of a port's carrier from a work queue, some 0.1 ms later. A first packet sent before would be
-    # lost, and ARP asks again after a second only.
+def _wait_forwarding(name: str, host: Netlink, bridge: Bridge) -> None:
+    # The bridge learns of a port's carrier from a work queue, some 0.1 ms later, and if it is the first port then takes
+    # another turn to run itself. A first packet sent before would be lost, and ARP asks again after a second only.
     deadline = monotonic() + _FORWARDING
-    while not host.link(name).forwarding and monotonic() < deadline:
+    while not (host.link(name).forwarding and host.link_at(bridge.ifindex).operational) and monotonic() < deadline:
         sleep(0.0001)
 
 

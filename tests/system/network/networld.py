@@ -42,12 +42,20 @@ class Place:
         return self.do(lambda: socket.create_connection((host, port), timeout))
 
     def reaches(self, host: str, port: int) -> bool:
-        """Whether a connection is made. What is dropped takes the whole time out."""
+        """Whether a connection is made, if need be with packets sent again."""
         try:
-            self.connect(host, port, 0.3).close()
+            self.connect(host, port).close()
         except OSError:
             return False
         return True
+
+    def misses(self, host: str, port: int) -> bool:
+        """Whether a connection is refused, or its first packet gets no answer."""
+        try:
+            self.connect(host, port, 0.3).close()
+        except OSError:
+            return True
+        return False
 
 
 class World:

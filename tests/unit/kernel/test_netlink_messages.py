@@ -29,7 +29,7 @@ def test_a_veth_pair_is_one_message_with_its_peer_inside() -> None:
     inside = dict(attributes(peer[16:]))
     assert inside[3] == b"eth0\0"
     assert struct.unpack("=I", inside[28]) == (7,)
-    assert parse_link(message.body) == Link(0, "a0", "veth", False, 1400, "", 5, 0, False)
+    assert parse_link(message.body) == Link(0, "a0", "veth", False, 1400, "", 5, 0, False, False)
 
 
 def test_addresses_and_routes_read_back() -> None:

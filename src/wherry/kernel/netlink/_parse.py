@@ -12,7 +12,8 @@ _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 class Link(NamedTuple):
     """`peer`: the ifindex of a veth's other end, in its own namespace. `master` 0: in no bridge.
 
-    `forwarding`: it is a port of a bridge, which lets its frames through.
+    `up` is what was asked for, `operational` what is: the kernel sends what it is given. `forwarding`: it is a port of
+    a bridge, which lets its frames through.
     """
 
     ifindex: int
@@ -23,6 +24,7 @@ class Link(NamedTuple):
     mac: str
     master: int
     peer: int
+    operational: bool
     forwarding: bool
 
 
@@ -58,7 +60,7 @@ def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = m.IFINFO.unpack_from(body)
     name = kind = mac = ""
     mtu = master = peer = 0
-    forwarding = False
+    operational = forwarding = False
     for attribute, value in attributes(body[m.IFINFO.size :]):
         if attribute == m.IFLA_IFNAME:
             name = value.rstrip(b"\0").decode()
@@ -70,12 +72,14 @@ def parse_link(body: bytes) -> Link:
             master = _number(value)
         elif attribute == m.IFLA_LINK:
             peer = _number(value)
+        elif attribute == m.IFLA_OPERSTATE:
+            operational = value == bytes([m.IF_OPER_UP])
         elif attribute == m.IFLA_LINKINFO:
             info = dict(attributes(value))
             kind = info.get(m.IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
             port = dict(attributes(info.get(m.IFLA_INFO_SLAVE_DATA, b"")))
             forwarding = port.get(m.IFLA_BRPORT_STATE) == bytes([m.BR_STATE_FORWARDING])
-    return Link(index, name, kind, bool(flags & m.IFF_UP), mtu, mac, master, peer, forwarding)
+    return Link(index, name, kind, bool(flags & m.IFF_UP), mtu, mac, master, peer, operational, forwarding)
 
 
 def parse_address(body: bytes) -> Address:
