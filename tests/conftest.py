@@ -1,5 +1,6 @@
 """Fixtures for everyone: an engine to talk to, an image to run, names that nobody else uses."""
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon import PEER, PEER_ADDRESS, Daemon, busybox_tar
+from daemon import PEER, PEER_ADDRESS, Daemon, busybox_tar, wait_until
 from engine_client import Api, DockerCli
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def daemon() -> Iterator[Daemon]:
         made.start()
         yield made
         made.stop()
+        with contextlib.suppress(TimeoutError):
+            # The kernel takes network namespaces apart in its own time.
+            wait_until(lambda: not made.leaks(), 5, "nothing is left")
         leaks = made.leaks()
         log = made.log_text()
     finally:

@@ -111,8 +111,12 @@ class Daemon:
         return found
 
     def leaks(self) -> list[str]:
-        """What is left of containers in the kernel and in the roots when no container is left."""
-        found = [f"mount {line.split()[4]}" for line in _lines("/proc/self/mountinfo") if str(self.root) in line]
+        """What is left of containers in the kernel and in the roots when no container is left.
+
+        The directory of network namespaces is itself a mount (a shared one, as `ip netns` makes it) and stays.
+        """
+        mounts = [line.split()[4] for line in _lines("/proc/self/mountinfo")]
+        found = [f"mount {path}" for path in mounts if str(self.root) in path and path != f"{self.exec_root}/netns"]
         for name in ("bundles", "netns", "runtime"):
             found += [f"directory {path}" for path in _entries(self.exec_root / name)]
         found += [f"directory {path}" for path in _entries(self.data_root / "containers")]
@@ -125,6 +129,15 @@ class Daemon:
         """How many files the daemon holds open."""
         assert self.process is not None
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def _delete_table(self) -> None:
+        # A table that outlives its bridge would drop the packets of the next one with the same addresses.
+        from wherry.kernel.nftables import Nftables
+
+        with contextlib.closing(Nftables()) as nftables:
+            for line in nftables.run("list tables").splitlines():
+                if line.endswith(f" {self.table}"):
+                    nftables.run(f"delete {line}")
 
     def _cgroups(self) -> list[Path]:
         places = [_CONTROLLERS / self.cgroup, *_CONTROLLERS.glob(f"*/{self.cgroup}")]
@@ -148,8 +161,7 @@ class Daemon:
             with contextlib.suppress(OSError):
                 path.rmdir()
         _quietly("ip", "link", "delete", self.bridge)
-        for family in ("inet", "ip", "ip6", "bridge"):
-            _quietly("nft", "delete", "table", family, self.table)
+        self._delete_table()
         for line in reversed(_lines("/proc/self/mountinfo")):
             if str(self.root) in line.split()[4]:
                 _quietly("umount", "-l", line.split()[4])

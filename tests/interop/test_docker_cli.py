@@ -2,8 +2,10 @@
 
 import json
 import re
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,16 @@ def test_run_refused_by_the_engine(docker: DockerCli, image: str) -> None:
     assert "No such image: wt-nosuch:latest" in ran.err
 
 
-def test_run_options_reach_the_container(docker: DockerCli, image: str, name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """A directory that every user may enter: pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="wt-", dir="/var/tmp") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+def test_run_options_reach_the_container(docker: DockerCli, image: str, name: str, public_directory: Path) -> None:
+    tmp_path = public_directory
     script = (
         "hostname; id -u; id -g; pwd; echo $A; cat /b/f; touch /b/x 2>/dev/null || echo ro; ulimit -n; df /t | tail -1"
     )

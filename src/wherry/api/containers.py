@@ -1,7 +1,7 @@
 """Containers: life cycle, listing, inspection."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from wherry.api.call import Call
 from wherry.api.reply import Answer, Reply, reply_empty, reply_json
@@ -9,6 +9,8 @@ from wherry.api.router import Route
 from wherry.errors import InvalidArgument
 from wherry.spec.decode import decode
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
+
+T = TypeVar("T")
 
 _HOST_KEYS = frozenset(("HostConfig", "NetworkingConfig"))
 
@@ -20,8 +22,8 @@ async def create(call: Call) -> Answer:
         raise InvalidArgument(f"invalid JSON: the document must be an object, not {type(body).__name__}")
     if not body or not (body.keys() - _HOST_KEYS):
         raise InvalidArgument("config cannot be empty in order to create a container")
-    host = decode(HostConfig, body.get("HostConfig") or {}, "HostConfig")
-    networking = decode(NetworkingConfig, body.get("NetworkingConfig") or {}, "NetworkingConfig")
+    host = _part(HostConfig, body, "HostConfig")
+    networking = _part(NetworkingConfig, body, "NetworkingConfig")
     created = await call.engine.containers.create(
         call.query.get("name") or None,
         decode(ContainerConfig, body),
@@ -30,6 +32,11 @@ async def create(call: Call) -> Answer:
         call.query.get("platform") or None,
     )
     return reply_json({"Id": created.id, "Warnings": created.warnings or []}, 201)
+
+
+def _part(cls: type[T], body: dict[str, Any], name: str) -> T:
+    value = body.get(name)
+    return decode(cls, {} if value is None else value, name)
 
 
 def _shape_host(call: Call, host: HostConfig) -> HostConfig:
