@@ -50,6 +50,10 @@ def assemble(config: DaemonConfig) -> Parts:
             await asyncio.to_thread(logs.spawn, config.exec_root)
             return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
 
+    def clear() -> None:
+        networks.remove()
+        cgroup(config.cgroup_parent).delete()
+
     def close() -> None:
         networks.close()
         volumes.close()
@@ -65,5 +69,6 @@ def assemble(config: DaemonConfig) -> Parts:
         open_monitor=open_monitor,
         open_logger=open_logger,
         cgroup=cgroup,
+        clear=clear,
         close=close,
     )

@@ -51,7 +51,7 @@ class Engine:
         await reconcile.reconcile(core)
 
     async def close(self) -> None:
-        """Let go of everything; containers run on."""
+        """Let go of everything; containers run on. With none running, nothing of the engine's is left in the kernel."""
         core = self._core
         core.closing = True
         for container in core.index:
@@ -60,6 +60,8 @@ class Engine:
         await core.settle()
         if hasattr(core, "backends"):
             await core.backends.close()
+        if not any(container.state.running or container.run for container in core.index):
+            await asyncio.to_thread(core.parts.clear)
         await asyncio.to_thread(core.parts.close)
 
     async def version(self) -> dict[str, Any]:

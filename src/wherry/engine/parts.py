@@ -139,7 +139,7 @@ class Parts:
     """What an engine is put together from.
 
     `open_monitor(on_exit, on_lost)` finds the monitor or starts it; so does `open_logger(on_eof, on_lost)`.
-    `close` lets go of what the parts hold in this process.
+    `close` lets go of what the parts hold in this process; `clear`, before it, of what the kernel holds for nobody.
     """
 
     store: Store
@@ -150,4 +150,5 @@ class Parts:
     open_monitor: OpenMonitor
     open_logger: OpenLogger
     cgroup: Callable[[str], Cgroup]
+    clear: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None

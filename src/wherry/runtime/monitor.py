@@ -167,6 +167,8 @@ class Monitor:
             close_all(fds)
         client.outbox.clear()
         client.socket.close()
+        if not self._clients and self._handlers.keys() == {self._listener.fileno()}:
+            raise SystemExit(0)  # nothing to watch and nobody to serve: the next daemon starts another
 
     # -- processes -------------------------------------------------------------------------------------------------
     def watch(self, identifier: str, exec_id: str | None, process: Process, pidfd: int) -> None:
