@@ -1,14 +1,15 @@
 """Making a container: everything about it is decided and checked here; nothing runs yet."""
 
 import asyncio
+import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from wherry.engine import removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.index import check_name
@@ -58,6 +59,7 @@ async def create(
     config = _merge(config, image, warnings)
     host = _join_by_id(core, host)
     points = parse_mounts(config, host, own_volumes, lambda other: core.index.find(other).definition.mounts)
+    points = tuple(replace(point, name=secrets.token_hex(32)) if point.anonymous else point for point in points)
     _warn(host, warnings)
     id = secrets.token_hex(32)
     name = name or make_name(core.index.taken)
@@ -100,11 +102,12 @@ async def _make(
         mounts=points,
     )
     container = Container(definition, State())
-    core.store.write(Put(f"garbage/{id}", b"{}"))
+    # The intent: a crash from here on is undone from it.
+    core.store.write(Put(f"garbage/{id}", json.dumps({"volumes": container.anonymous_volumes}).encode()))
     try:
         mounts = await asyncio.to_thread(_prepare, core, definition)
     except (WherryError, OSError):
-        await asyncio.to_thread(_undo, core, id)
+        await asyncio.to_thread(removal.dispose, core, id, container.anonymous_volumes)
         raise
     container.set_definition(mounts=mounts)
     core.store.write(
@@ -121,15 +124,7 @@ def _prepare(core: Core, definition: Definition) -> tuple[MountPoint, ...]:
     core.parts.snapshots.prepare(definition.id, chain, ephemeral=definition.host.auto_remove)
     os.mkdir(core.directory(definition.id), 0o710)
     _make_working_directory(core, definition)
-    made: list[MountPoint] = []
-    try:
-        made.extend(_resolve_volume(core, definition, point) for point in definition.mounts)
-    except BaseException:
-        for point in made:
-            if point.anonymous:
-                core.parts.volumes.remove(point.name, True)
-        raise
-    return tuple(made)
+    return tuple(_resolve_volume(core, definition, point) for point in definition.mounts)
 
 
 def _resolve_volume(core: Core, definition: Definition, point: MountPoint) -> MountPoint:
@@ -137,9 +132,8 @@ def _resolve_volume(core: Core, definition: Definition, point: MountPoint) -> Mo
         return point
     if point.source:
         return point
-    volume = core.parts.volumes.create(
-        point.name or None, point.driver, {}, {"com.docker.volume.anonymous": ""} if point.anonymous else {}
-    )
+    labels = {"com.docker.volume.anonymous": ""} if point.anonymous else {}
+    volume = core.parts.volumes.create(point.name, point.driver, {}, labels)
     if point.copy_up:
         root = core.parts.snapshots.open_root(definition.id)
         try:
@@ -174,12 +168,6 @@ def _make_working_directory(core: Core, definition: Definition) -> None:
         raise InvalidArgument(f"Cannot mkdir: {directory} is not a directory", object=directory) from None
     finally:
         os.close(writable)
-
-
-def _undo(core: Core, id: str) -> None:
-    core.parts.snapshots.remove(id)
-    shutil.rmtree(core.directory(id), ignore_errors=True)
-    core.store.write(Delete(f"garbage/{id}"))
 
 
 def _with_defaults(core: Core, host: HostConfig) -> HostConfig:

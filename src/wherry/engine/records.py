@@ -6,11 +6,11 @@ Two keys of the store hold it, so that the frequent writes are short: `container
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from wherry.spec.decode import decode, document, encode, key
+from wherry.spec.decode import decode, document, json_keys, key
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -161,5 +161,28 @@ def load_state(data: bytes) -> State:
     return decode(State, json.loads(data))
 
 
+_plans: dict[type, tuple[tuple[str, str, Any], ...]] = {}
+
+
 def _sparse(value: Any) -> Any:
-    return {name: item for name, item in encode(value).items() if item not in (None, "", 0, False) or item == []}
+    """`encode`, less what has its default: most of the hundred fields of a HostConfig, on every write."""
+    plan = _plans.get(type(value))
+    if plan is None:
+        if not is_dataclass(value):
+            if isinstance(value, tuple):
+                return [_sparse(item) for item in value]
+            if isinstance(value, Mapping):
+                return {name: _sparse(item) for name, item in value.items()}
+            return value
+        plan = _plans[type(value)] = _plan(type(value))
+    found = {}
+    for attribute, name, default in plan:
+        item = getattr(value, attribute)
+        if item is not default and item != default:
+            found[name] = _sparse(item)
+    return found
+
+
+def _plan(cls: type) -> tuple[tuple[str, str, Any], ...]:
+    names = json_keys(cls)
+    return tuple((field.name, names[field.name], field.default) for field in fields(cls))

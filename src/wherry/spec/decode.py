@@ -61,6 +61,11 @@ def encode(value: Any) -> Any:
     return value
 
 
+def json_keys(cls: type) -> dict[str, str]:
+    """The JSON key of each field of a document."""
+    return dict(_keys(cls))
+
+
 _decoders: dict[Any, _Decoder] = {}
 _key_lists: dict[type, tuple[tuple[str, str], ...]] = {}
 
