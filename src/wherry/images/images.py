@@ -49,6 +49,8 @@ class Images:
         self._puller = Puller(self._records, self._layers, content, registries, retry_seconds=retry_seconds)
         self._scratch = data_root / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
+        # Safe before the engine is up: the snapshotter itself knows on which layers containers stand.
+        self.collect()
 
     def resolve(self, name: str) -> Image:
         """By reference, digest, id or unique id prefix; NotFound "No such image: x:latest"."""
@@ -164,9 +166,14 @@ class Images:
         return image
 
     def collect(self) -> Collected:
-        """Delete blobs and layers nothing refers to. The engine calls it at start and after containers are removed."""
+        """Delete blobs and layers nothing refers to."""
         self._layers.sweep(self._records.chains().__contains__)
         return collect(self._content, self._records.blobs)
+
+    def container_removed(self) -> None:
+        """Removes the layers of images that went before their last container did; free when there are none."""
+        if self._layers.waiting:
+            self.collect()
 
     def _parse_new_name(self, text: str) -> Reference:
         parsed = parse_reference(text)

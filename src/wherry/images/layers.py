@@ -74,6 +74,8 @@ class Layers:
         self._guard = RLock()
         self._pinned: Counter[ChainID] = Counter()
         self._unpacking: dict[ChainID, Lock] = {}
+        self.waiting = True
+        """Whether there may be layers that only a container still keeps: at start, and when a removal leaves some."""
 
     def pins(self) -> Pins:
         """Pins for one operation."""
@@ -136,6 +138,7 @@ class Layers:
                 try:
                     self._snapshots.remove_layer(chain)
                 except Conflict:
+                    self.waiting = True
                     continue
                 self._store.write(Delete(_PROVISIONAL + chain))
                 gone.append((chain, size))
@@ -163,6 +166,7 @@ class Layers:
                     self._store.write(Delete(_PROVISIONAL + chain))
                 left.remove(chain)
                 progress = True
+        self.waiting = bool(left)
         return removed
 
     def space(self) -> int:

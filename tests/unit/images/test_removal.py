@@ -125,9 +125,10 @@ def test_a_layer_goes_when_its_container_does(bench: Bench) -> None:
     done = bench.images.remove("app", force=True, in_use=stopped)
     assert [item.deleted for item in done] == [None, image.id]
     assert bench.snapshots.has(image.layers[0])
-    bench.snapshots.held = set()
     bench.restart()
-    bench.images.collect()
+    assert bench.snapshots.has(image.layers[0])
+    bench.snapshots.held = set()
+    bench.images.container_removed()
     assert bench.leftovers() == NOTHING
 
 
