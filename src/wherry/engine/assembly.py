@@ -7,7 +7,7 @@ from wherry.content import ContentStore
 from wherry.engine.config import DaemonConfig
 from wherry.engine.parts import Exit, Logger, Monitor, Parts
 from wherry.errors import Unavailable
-from wherry.images.images import Images
+from wherry.images import Images, RegistryConfig
 from wherry.kernel.cgroups import cgroup
 from wherry.logs import client as logs
 from wherry.network.config import NetworkConfig
@@ -34,6 +34,7 @@ def assemble(config: DaemonConfig) -> Parts:
         ),
         store,
     )
+    registries = RegistryConfig(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
     volumes = Volumes(config.data_root / "volumes", store)
 
     async def open_monitor(on_exit: Callable[[Exit], None], on_lost: Callable[[], None]) -> Monitor:
@@ -62,7 +63,7 @@ def assemble(config: DaemonConfig) -> Parts:
 
     return Parts(
         store=store,
-        images=Images(config.data_root, store, content, snapshots),
+        images=Images(config.data_root, store, content, snapshots, registries=registries),
         snapshots=snapshots,
         networks=networks,
         volumes=volumes,

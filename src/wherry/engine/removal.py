@@ -47,6 +47,7 @@ def dispose(core: Core, id: str, volumes: Sequence[str]) -> None:
     """In a thread: everything a container may have left, in any state of completion."""
     core.parts.networks.disconnect(id)
     core.parts.snapshots.remove(id)
+    core.parts.images.container_removed()
     shutil.rmtree(core.bundle(id), ignore_errors=True)
     shutil.rmtree(core.directory(id), ignore_errors=True)
     for name in volumes:

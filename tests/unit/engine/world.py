@@ -183,6 +183,9 @@ class Images:
             raise NotFound(f"No such image: {name}:latest")
         return self._world.image
 
+    def container_removed(self) -> None:
+        pass
+
     def list(self, *, all: bool = False) -> Sequence[FakeImage]:
         return [self._world.image]
 
