@@ -67,8 +67,13 @@ def document(flags: Flags, arguments: list[str]) -> dict[str, Any]:
     return body(flags, arguments[0], arguments[1:])
 
 
-def create_container(cli: Cli, flags: Flags, config: dict[str, Any], progress: Any) -> str:
-    """Creates the container, pulling its image when it is missing; writes --cidfile. The ID."""
+def create_container(
+    cli: Cli, flags: Flags, config: dict[str, Any], meanwhile: Callable[[], object] | None = None
+) -> str:
+    """Creates the container, pulling its image when it is missing; writes --cidfile. The ID.
+
+    `meanwhile` is called while the engine is at work.
+    """
     cidfile = flags["cidfile"]
     if cidfile and _exists(cidfile):
         raise WherryError(f"container ID file found, make sure the other container isn't running or delete {cidfile}")
@@ -77,15 +82,18 @@ def create_container(cli: Cli, flags: Flags, config: dict[str, Any], progress: A
     if flags["platform"]:
         query.append(("platform", flags["platform"]))
     if flags["pull"] == "always":
-        _pull(cli, flags, config["Image"], progress)
+        _pull(cli, flags, config["Image"])
     try:
-        created = cli.engine.post("/containers/create", query, config)
+        pending = cli.engine.send("POST", "/containers/create", query, (), config)
+        if meanwhile:
+            meanwhile()
+        created = pending.value()
     except NotFound as error:
         if flags["pull"] != "missing" or "No such image" not in str(error):
             raise
         if not flags["quiet"]:
             sys.stderr.write(f"Unable to find image '{_familiar(config['Image'])}' locally\n")
-        _pull(cli, flags, config["Image"], progress)
+        _pull(cli, flags, config["Image"])
         created = cli.engine.post("/containers/create", query, config)
     for warning in created.get("Warnings") or ():
         sys.stderr.write(f"WARNING: {warning}\n")
@@ -118,16 +126,16 @@ def _familiar(image: str) -> str:
     return familiar(image)
 
 
-def _pull(cli: Cli, flags: Flags, image: str, progress: Any) -> None:
+def _pull(cli: Cli, flags: Flags, image: str) -> None:
     from wherry.cli.pull import pull_image
 
-    pull_image(cli, image, flags["platform"], flags["quiet"], progress)
+    pull_image(cli, image, flags["platform"], flags["quiet"], sys.stderr)
 
 
 def create(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     try:
         config = document(flags, arguments)
-        print(create_container(cli, flags, config, sys.stderr))
+        print(create_container(cli, flags, config))
     except WherryError as error:
         raise failed(cli, error) from None
     return 0

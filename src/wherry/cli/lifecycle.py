@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from wherry.cli.flags import Command
+from wherry.cli.flags import Command, StatusError
 from wherry.cli.many import act, each
 from wherry.client.engine import segment
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, WherryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def rename(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     old, new = (name.strip() for name in arguments)
     if not old or not new:
         raise InvalidArgument("Error: Neither old nor new names may be empty")
-    cli.engine.post(f"/containers/{segment(old)}/rename", [("name", new)])
+    try:
+        cli.engine.post(f"/containers/{segment(old)}/rename", [("name", new)])
+    except WherryError as error:
+        raise StatusError(f"{error}\nError: failed to rename container named {old}", 1) from None
     return 0
 
 

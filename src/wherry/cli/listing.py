@@ -36,7 +36,12 @@ class _Headers:
     def __init__(self, kind: type[Row]) -> None:
         self.fields = kind.fields
         for name in kind.fields:
-            setattr(self, name, _constant("" if name == "Label" else kind.headers.get(name, name.upper())))
+            setattr(self, name, _label if name == "Label" else _constant(kind.headers.get(name, name.upper())))
+
+
+def _label(name: str) -> str:
+    """The last part of a label's name."""
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def _constant(text: str) -> Callable[..., str]:

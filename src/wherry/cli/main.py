@@ -150,11 +150,11 @@ def run(argv: list[str]) -> int:
 def dispatch(cli: Cli, words: list[str]) -> int:
     name, arguments = words[0], words[1:]
     if name in commands.GROUPS:
-        first = arguments[0] if arguments else "--help"
-        if first in ("--help", "-h", "help"):
+        first = arguments[0] if arguments else ""
+        if first in ("", "--help", "-h", "help"):
             from wherry.cli.help import group_help
 
-            sys.stdout.write(group_help(name))
+            (sys.stdout if first else sys.stderr).write(group_help(name))
             return 0
         name, arguments = f"{name} {first}", arguments[1:]
     target = commands.resolve(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from wherry.cli.flags import StatusError
 from wherry.errors import WherryError
 
@@ -20,14 +18,14 @@ def each(
     names: Sequence[str], send: Callable[[str], Pending], done: Callable[[str, Pending], None], window: int = WINDOW
 ) -> None:
     """Sends for every name and hands each answer to `done`, in order. Errors are shown together at the end."""
-    waiting: deque[tuple[str, Pending]] = deque()
+    waiting: list[tuple[str, Pending]] = []
     errors: list[str] = []
-    left = deque(names)
+    left = list(names)
     while left or waiting:
         while left and len(waiting) < window:
-            name = left.popleft()
+            name = left.pop(0)
             waiting.append((name, send(name)))
-        name, pending = waiting.popleft()
+        name, pending = waiting.pop(0)
         try:
             done(name, pending)
         except WherryError as error:

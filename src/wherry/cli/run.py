@@ -38,7 +38,7 @@ def run(cli: Cli, flags: Flags, arguments: list[str]) -> int:
         config["HostConfig"]["ConsoleSize"] = list(size() or (0, 0))
     started = False
     try:
-        identity = create_container(cli, flags, config, sys.stderr)
+        identity = create_container(cli, flags, config, None if flags["detach"] else _prepare)
         if flags["detach"]:
             started = True
             cli.engine.post(f"/containers/{identity}/start")
@@ -49,6 +49,13 @@ def run(cli: Cli, flags: Flags, arguments: list[str]) -> int:
 
         raise failed(cli, error, exit_code(str(error)) if started else 125) from None
     return _attached(cli, flags, config, identity)
+
+
+def _prepare() -> None:
+    """Imports what attaching will need."""
+    __import__("wherry.cli.session")
+    __import__("wherry.cli.signals")
+    __import__("wherry.cli.terminal")
 
 
 def _attached(cli: Cli, flags: Flags, config: dict[str, Any], identity: str) -> int:

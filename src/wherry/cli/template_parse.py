@@ -48,7 +48,7 @@ def _pieces(source: str) -> list[Node]:
         if start < 0:
             return pieces
         tokens, position, trim = _Lexer(source, start + 2).action()
-        if tokens:
+        if tokens is not None:
             pieces.append(("tokens", tokens, source.count("\n", 0, start) + 1))
 
 
@@ -66,8 +66,8 @@ class _Lexer:
         column = start - (self.source.rfind("\n", 0, start) + 1)
         self.tokens.append((kind, value, f"{line + 1}:{column}"))
 
-    def action(self) -> tuple[list[Token], int, bool]:
-        """The tokens up to }}, where the text goes on, and whether its leading space is trimmed."""
+    def action(self) -> tuple[list[Token] | None, int, bool]:
+        """The tokens up to }} (None for a comment), where the text goes on, whether its leading space goes."""
         source = self.source
         if source.startswith("- ", self.at):
             self.at += 2
@@ -87,15 +87,15 @@ class _Lexer:
             else:
                 self._token(char)
 
-    def _comment(self) -> tuple[list[Token], int, bool]:
+    def _comment(self) -> tuple[None, int, bool]:
         end = self.source.find("*/", self.at)
         if end < 0:
             raise self.fail("unclosed comment")
         rest = self.source[end + 2 :]
         if rest.startswith("}}"):
-            return [], end + 4, False
+            return None, end + 4, False
         if rest.startswith(" -}}"):
-            return [], end + 6, True
+            return None, end + 6, True
         raise self.fail("comment ends before closing delimiter")
 
     def _token(self, char: str) -> None:
