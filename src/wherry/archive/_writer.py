@@ -74,13 +74,18 @@ class TarWriter:
         self.body(data)
 
     def _put(self, data: bytes) -> None:
+        if len(data) >= _BUFFER:
+            self._flush()
+            self._write(data)
+            return
         self._parts.append(data)
         self._held += len(data)
         if self._held >= _BUFFER:
             self._flush()
 
     def _flush(self) -> None:
-        self._write(b"".join(self._parts))
+        if self._parts:
+            self._write(b"".join(self._parts))
         self._parts.clear()
         self._held = 0
 
