@@ -42,9 +42,14 @@ class Status(NamedTuple):
 
 
 class Runtime:
-    """Containers under one root directory. Methods that wait are generators (launch.py)."""
+    """Containers under one root directory. Methods that wait are generators (launch.py).
+
+    The process that makes one cannot be traced or looked into from then on, and so neither can what it forks
+    (CVE-2016-9962).
+    """
 
     def __init__(self, root: str) -> None:
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)
         self.root = root
         os.makedirs(root, 0o711, exist_ok=True)
         self._bounding = capabilities.bounding()
@@ -60,13 +65,17 @@ class Runtime:
         *,
         wait: bool = False,
         preserve: int = 0,
+        choices: plan.Choices = plan.USUAL,
     ) -> Waiting[Launched]:
-        """Make a container and start its program; with `wait`, up to but not including the program."""
+        """Make a container and start its program; with `wait`, up to but not including the program.
+
+        `stdio`: descriptors, -1 is /dev/null. `preserve`: this many descriptors from 3 on are the program's too.
+        """
         saved = StateFile(self.root, identifier)
         config = load_config(bundle)
         group = _cgroup(config, identifier)
         host = plan.Host(self._bounding, dict(group.paths), self._version)
-        made = plan.build(config, identifier, bundle, layers, host, wait=wait)
+        made = plan.build(config, identifier, bundle, layers, host, wait=wait, choices=choices)
         record = _record(config, identifier, bundle)
         saved.create(record)
         fds: list[int] = []

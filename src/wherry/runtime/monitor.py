@@ -54,6 +54,7 @@ class Monitor:
         self._clients: dict[int, Client] = {}
         self._requests = Requests(runtime, self.watch)
         self._listener = listener
+        self._used = False  # someone asked for more than whether we are there
         self._on_readable(listener.fileno(), self._accept)
 
     def serve_forever(self) -> None:
@@ -99,6 +100,7 @@ class Monitor:
         try:
             message = fastjson.loads(data)
             sequence = message["seq"]
+            self._used = self._used or message["op"] != "ping"
             task = self._requests.begin(message["op"], message.get("args") or {}, fds)
         except errors.WherryError as error:
             self._answer(client, {"seq": sequence, "error": _describe(error)})
@@ -167,8 +169,10 @@ class Monitor:
             close_all(fds)
         client.outbox.clear()
         client.socket.close()
-        if not self._clients and self._handlers.keys() == {self._listener.fileno()}:
-            raise SystemExit(0)  # nothing to watch and nobody to serve: the next daemon starts another
+        if self._used and not self._clients and self._handlers.keys() == {self._listener.fileno()}:
+            self._accept()  # a next daemon may be at the door
+            if not self._clients:
+                raise SystemExit(0)  # nothing to watch and nobody to serve: the next daemon starts another
 
     # -- processes -------------------------------------------------------------------------------------------------
     def watch(self, identifier: str, exec_id: str | None, process: Process, pidfd: int) -> None:

@@ -53,6 +53,9 @@ class Choices(NamedTuple):
     keyring: bool = True  # False: keep the caller's session keyring
 
 
+USUAL = Choices()
+
+
 class _Names(NamedTuple):
     new: frozenset[str]
     joined: tuple[tuple[str, str], ...]
@@ -66,7 +69,7 @@ def build(
     host: Host,
     *,
     wait: bool,
-    choices: Choices = Choices(),
+    choices: Choices = USUAL,
 ) -> Plan:
     """The plan for a container. `wait`: stop before the program until `start`. InvalidArgument, Unimplemented."""
     linux = d.mapping(config, "linux")

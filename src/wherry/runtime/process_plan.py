@@ -40,13 +40,13 @@ def _require_lsm(key: str) -> None:
     raise Unimplemented(f"process.{key} is not supported", hint="leave it out, or use 'unconfined'")
 
 
-def early(process: Mapping[str, Any], identifier: str, scoped: bool = True) -> list[Operation]:
+def early(process: Mapping[str, Any], identifier: str, keyring: bool = True) -> list[Operation]:
     """What needs the runtime's own privileges: limits, keyring, priorities."""
     operations: list[Operation] = []
     limits = _rlimits(process)
     if limits:
         operations.append(p.Rlimits(limits))
-    if scoped:
+    if keyring:
         operations.append(p.Keyring(f"_ses.{identifier}"))
     schedule = _schedule(process)
     if schedule is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     from wherry.kernel.tuples import NamedTuple
 
+_LONGEST = 120  # two of them and a "~" fit a file name
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -66,7 +67,7 @@ class Record(NamedTuple):
 
 def check_id(identifier: str) -> str:
     """`identifier`, or InvalidArgument when it could not be a directory's name."""
-    if not identifier or identifier in (".", "..") or len(identifier) > 255 or not _ALLOWED.issuperset(identifier):
+    if not identifier or identifier in (".", "..") or len(identifier) > _LONGEST or not _ALLOWED.issuperset(identifier):
         raise InvalidArgument(f"invalid container ID {identifier!r}", hint="letters, digits and _+-. are allowed")
     return identifier
 

@@ -61,13 +61,16 @@ def with_monitor(test: Callable[[Harbor, Monitor], Awaitable[None]]) -> Callable
                 await asyncio.wait_for(test(harbor, monitor), 60)
             finally:
                 harbor.pid = spawn(harbor.root)  # the same one, unless the test killed it
+                last = await harbor.connect()
                 monitor.close()
-                monitor = await harbor.connect()
                 for identifier in box.made:
-                    await monitor.delete(identifier, force=True)
+                    await last.delete(identifier, force=True)
                 box.made.clear()
-                monitor.close()
-                harbor.kill()
+                # With nothing to watch and nobody to serve it ends by itself.
+                pidfd = pidfd_open(harbor.pid)
+                last.close()
+                assert select.select([pidfd], [], [], 10)[0]
+                os.close(pidfd)
 
         asyncio.run(main())
 
