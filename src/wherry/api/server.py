@@ -11,7 +11,7 @@ from aiohttp.web import StreamResponse
 from aiohttp.web_request import BaseRequest
 
 from wherry import errors
-from wherry.api import archive, containers, execs, images, networks, streams, system, unsupported, volumes
+from wherry.api import archive, containers, execs, images, networks, streams, system, unsupported, volumes, websocket
 from wherry.api.call import Call, Query, TooLarge, Version
 from wherry.api.connection import ConnectionServer, connection_of
 from wherry.api.reply import MAXIMUM_VERSION, MINIMUM_VERSION, Answer, Reply, TakenOver, reply_error
@@ -44,7 +44,7 @@ class Api:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
-        modules = (system, containers, streams, execs, archive, images, volumes, networks, unsupported)
+        modules = (system, containers, streams, execs, archive, images, volumes, networks, websocket, unsupported)
         self._router = Router(route for module in modules for route in module.ROUTES)
 
     def server(self) -> ConnectionServer:

@@ -72,7 +72,7 @@ def _run(settings: Settings, config: "DaemonConfig", arguments: Sequence[str]) -
         except WherryError as error:
             log.critical("%s", error)
             return 1
-        except (OSError, RuntimeError):
+        except Exception:
             log.critical("the daemon cannot go on", exc_info=True)
             return 1
     return 0
@@ -107,15 +107,15 @@ class _Daemon:
         log.info("Daemon shutdown complete; containers run on")
 
     async def _serve(self, engine: "Engine") -> None:
-        from wherry.api import Api
+        from wherry.api import Api, over_tls
 
         loop = asyncio.get_running_loop()
         factory = Api(engine).server()
         context = tls_context(self._settings) if uses_tls(self._settings) else None
         servers = []
         for listener in self._listeners:
-            tls = context if listener.tls else None
-            servers.append(await loop.create_server(factory, sock=listener.socket, ssl=tls))
+            accept = over_tls(context, factory) if listener.tls and context is not None else factory
+            servers.append(await loop.create_server(accept, sock=listener.socket))
             log.info("API listen on %s", listener.address)
         # All that was made so far lives as long as the daemon: the collector need not look at it again.
         gc.collect()

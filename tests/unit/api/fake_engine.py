@@ -51,6 +51,7 @@ class FakeContainer:
         self.log_grows = asyncio.Event()
         # Our ends of attached clients' streams.
         self.attached: list[socket.socket] = []
+        self.was_attached = asyncio.Event()
 
     def exit(self, status: int) -> None:
         self.running = False
@@ -132,6 +133,7 @@ class FakeContainers:
     async def attach(self, id: str, *, stdin: bool, stdout: bool, stderr: bool) -> socket.socket:
         ours, theirs = socket.socketpair()
         self.find(id).attached.append(ours)
+        self.find(id).was_attached.set()
         return theirs
 
     async def resize(self, id: str, height: int, width: int) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import os
 import socket
 
-from conftest import Serve
+import aiohttp
 from fake_engine import FakeEngine, LogLine
 from http_client import Client, ask
+
+from conftest import Serve
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
@@ -194,5 +196,24 @@ def test_a_broken_off_upload_is_no_upload(serve: Serve) -> None:
         await client.reader.read()
         client.close()
         assert engine.containers.unpacked == []
+
+    serve(test)
+
+
+def test_attach_by_websocket(serve: Serve) -> None:
+    async def test(engine: FakeEngine, path: str) -> None:
+        await make(path)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session,
+            session.ws_connect("http://d/v1.50/containers/a/attach/ws?stream=1&stdin=1&stdout=1") as ws,
+        ):
+            (streams,) = engine.containers.made["a"].attached
+            await ws.send_str("typed")
+            assert await receive(streams) == b"typed"
+            streams.send(b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x03err")
+            assert await ws.receive_bytes() + await ws.receive_bytes() == b"outerr"
+            streams.close()
+            assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert (await ask(path, "GET", "/containers/a/attach/ws")).status == 400
 
     serve(test)
