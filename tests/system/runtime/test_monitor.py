@@ -241,6 +241,7 @@ async def test_process_is_guarded(harbor: Harbor, monitor: Monitor) -> None:
     # Let in by the file's mode, it is shown the door: end of file, or a reset when that came first.
     assert done.returncode == 0 or "ConnectionResetError" in done.stderr, done.stderr
     assert await monitor.ping() == harbor.pid
+    assert await monitor.list() == []
 
 
 @with_monitor
