@@ -37,41 +37,46 @@ def remove_tree(parent: int, name: bytes | str) -> None:
 
 
 def _empty(top: int) -> None:
-    """Depth first with a stack of (descriptor, its name in its parent)."""
-    stack = [(os.dup(top), b"")]
+    """Depth first with a stack of (descriptor, its name in its parent, what is left to remove in it)."""
+    stack = [(os.dup(top), b"", _unlink_files(top))]
     try:
         while stack:
-            directory, name = stack[-1]
-            deeper = _unlink_files(directory)
-            if deeper is None:
+            directory, name, waiting = stack[-1]
+            if not waiting:
                 os.close(directory)
                 stack.pop()
                 if stack:
                     os.rmdir(name, dir_fd=stack[-1][0])
-            elif len(stack) > _DEPTH:
+                continue
+            deeper = waiting.pop()
+            if len(stack) > _DEPTH:
                 # The tree's owner must not be able to guess the name and occupy it.
-                os.rename(deeper, os.urandom(16).hex().encode(), src_dir_fd=directory, dst_dir_fd=top)
-            else:
-                stack.append((os.open(deeper, _OPEN, dir_fd=directory), deeper))
+                shallow = os.urandom(16).hex().encode()
+                os.rename(deeper, shallow, src_dir_fd=directory, dst_dir_fd=top)
+                stack[0][2].append(shallow)
+                continue
+            fd = os.open(deeper, _OPEN, dir_fd=directory)
+            try:
+                stack.append((fd, deeper, _unlink_files(fd)))
+            except BaseException:
+                os.close(fd)
+                raise
     finally:
-        for directory, _ in stack:
+        for directory, _, _ in stack:
             os.close(directory)
 
 
-def _unlink_files(directory: int) -> bytes | None:
-    """Unlink all but directories; the name of one directory that is left, if any."""
-    found = None
+def _unlink_files(directory: int) -> list[bytes]:
+    """Remove files and empty directories; the names of the directories that are left."""
+    left = []
     with os.scandir(directory) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                found = name
-                # An empty one needs no descriptor.
-                try:
-                    os.rmdir(name, dir_fd=directory)
-                    found = None
-                except OSError:
-                    break
-            else:
+            if not entry.is_dir(follow_symlinks=False):
                 os.unlink(name, dir_fd=directory)
-    return found
+                continue
+            try:
+                os.rmdir(name, dir_fd=directory)
+            except OSError:
+                left.append(name)
+    return left

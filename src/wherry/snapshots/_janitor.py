@@ -16,6 +16,8 @@ from wherry.archive import remove_tree
 
 # Layers of one image arrive in a row: they are flushed together, once the disk has a moment's rest.
 _SETTLE_SECONDS = 2.0
+# How long a shutdown waits for deletions; the rest is done at the next start.
+_PATIENCE_SECONDS = 5.0
 
 
 class Janitor:
@@ -49,9 +51,10 @@ class Janitor:
     def close(self) -> None:
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join()
+            self._thread.join(_PATIENCE_SECONDS)
+            if not self._thread.is_alive():
+                os.close(self._trash)
             self._thread = None
-            os.close(self._trash)
 
     def _work(self) -> None:
         unsettled = False
@@ -60,7 +63,9 @@ class Janitor:
                 name = self._queue.get(timeout=_SETTLE_SECONDS if unsettled else None)
             except Empty:
                 unsettled = False
-                self._flush()
+                # A disk that fails now leaves the layers marked, so they are not believed after a reboot.
+                with contextlib.suppress(OSError):
+                    self._flush()
                 continue
             if name is None:
                 return
