@@ -1,10 +1,11 @@
 """Who reaches a published port, and who must not."""
 
 import socket
+import struct
 from contextlib import closing
 
 import pytest
-from networld import HOST, NEIGHBOUR, Place, World
+from networld import HOST, NEIGHBOUR, World
 
 from wherry.errors import Conflict
 from wherry.kernel import sysctl
@@ -69,44 +70,69 @@ def test_a_port_published_to_one_address_is_there_only(world: World) -> None:
 def test_what_is_not_published_is_not_reached(world: World) -> None:
     networks = world.networks()
     web, place = world.connect(networks, "web", PortRequest(80, host_ip="127.0.0.1", host_port_start=8080))
-    aim(world.neighbour, "172.16.0.0", 12)
-    aim(world.neighbour, "127.0.0.9", 32, table_local=False)
-    with place.serve(80), place.serve(81):
+    # A route of its own to the containers, as any neighbour on the wire may have.
+    world.neighbour.do(lambda: route(web.ipv4))
+    world.neighbour.do(lambda: route(networks.gateway))
+    with place.serve(80), place.serve(81), world.host.serve(9000, networks.gateway):
         assert world.neighbour.misses(HOST, 81)
-        assert world.neighbour.misses(web.ipv4, 80), "a neighbour reaches a container by a route of its own"
-        assert world.neighbour.misses(networks.gateway, 8080)
-        assert world.neighbour.misses("127.0.0.9", 8080)
-        # From the inside the host's loopback is out of reach too, though route_localnet is on.
-        with world.host.serve(9000, "127.0.0.1"):
-            assert world.host.reaches("127.0.0.1", 9000)
-            assert not send_to_loopback(place, networks.gateway, 9000)
+        assert world.neighbour.misses(HOST, 8080)
+        assert world.neighbour.misses(web.ipv4, 80)
+        assert world.neighbour.misses(web.ipv4, 81)
+        assert world.neighbour.misses(networks.gateway, 9000)
+        assert place.reaches(networks.gateway, 9000)
 
 
-def aim(place: Place, network: str, prefix: int, *, table_local: bool = True) -> None:
-    """Route a network at the host, as an attacker on the same wire would."""
-
-    def add() -> None:
-        with Netlink() as inside:
-            inside.request(add_route(network, prefix, gateway=HOST))
-
-    place.do(add)
+def route(address: str) -> None:
+    with Netlink() as here:
+        here.request(add_route(address, 32, gateway=HOST))
 
 
-def send_to_loopback(place: Place, gateway: str, port: int) -> bool:
-    def attempt() -> bool:
-        sysctl.write("net/ipv4/conf/all/route_localnet", "1")
-        with Netlink() as inside:
-            inside.request(add_route("127.0.0.1", 32, gateway=gateway))
-        with socket.socket() as client:
-            client.settimeout(0.3)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
-            try:
-                client.connect(("127.0.0.1", port))
-            except OSError:
-                return False
-            return True
+def test_the_hosts_loopback_is_not_asked_from_elsewhere(world: World) -> None:
+    """CVE-2020-8558 and its kin: frames with 127.0.0.1 in them, written by hand, from a container and from a neighbour.
 
-    return place.do(attempt)
+    Towards a service of the host that listens there only, and towards a port published there only.
+    """
+    networks = world.networks()
+    local = PortRequest(53, "udp", host_ip="127.0.0.1", host_port_start=5353)
+    open_ = PortRequest(54, "udp", host_port_start=5354)
+    _, web = world.connect(networks, "web", local, open_)
+    _, attacker = world.connect(networks, "attacker")
+    with world.host.do(Netlink) as host:
+        gateway_mac, host_mac = host.link("br-test").mac, host.link("eth0").mac
+    sources = ((attacker, gateway_mac, networks.gateway), (world.neighbour, host_mac, HOST))
+    with (
+        closing(world.host.datagrams(9000)) as service,
+        closing(web.datagrams(53)) as published,
+        closing(web.datagrams(54)) as everywhere,
+    ):
+        for source, mac, reachable in sources:
+            for target, port in (("127.0.0.1", 9000), ("127.0.0.1", 5353), ("127.0.0.1", 5354)):
+                source.do(lambda a=mac, t=target, p=port: send_frame(a, t, p, b"attack"))
+            # The same by rights, later: when these are there and the others are not, the others have been dropped.
+            source.do(lambda a=mac, t=reachable: send_frame(a, t, 9000, b"control"))
+            source.do(lambda a=mac, t=reachable: send_frame(a, t, 5354, b"control"))
+            assert service.recv(100) == b"control"
+            assert everywhere.recv(100) == b"control"
+        published.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            published.recv(100)
+
+
+def send_frame(mac: str, target: str, port: int, data: bytes) -> None:
+    """A UDP datagram to `target`, in a frame to `mac`, from the eth0 of here and its own address."""
+    with Netlink() as here:
+        link = here.link("eth0")
+        own = next(a.address for a in here.addresses(socket.AF_INET) if a.ifindex == link.ifindex)
+    udp = struct.pack(">HHHH", 40000, port, 8 + len(data), 0) + data
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, socket.IPPROTO_UDP, 0)
+    ip += socket.inet_aton(own) + socket.inet_aton(target)
+    total = sum(struct.unpack(">10H", ip))
+    total = (total & 0xFFFF) + (total >> 16)
+    ip = ip[:10] + struct.pack(">H", ~total & 0xFFFF) + ip[12:]
+    ethernet = bytes.fromhex((mac + link.mac).replace(":", "")) + struct.pack(">H", 0x0800)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(ethernet + ip + udp)
 
 
 def test_containers_reach_out_and_are_not_seen(world: World) -> None:
