@@ -13,7 +13,8 @@ from typing import Any
 class EngineDouble(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, version: str = "1.50") -> None:
+        self.version = version
         self.requests: list[tuple[str, str, Any]] = []
         super().__init__(str(path), _Handler)
         self.address = f"unix://{path}"
@@ -30,18 +31,32 @@ class _Handler(BaseHTTPRequestHandler):
     server: EngineDouble
 
     def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((self.command, self.path, json.loads(body) if body else None))
+        body = self._body()
+        self.server.requests.append((self.command, self.path, json.loads(body) if body.startswith(b"{") else None))
         created = "/create" in self.path
-        answer = b'{"Id":"0123456789abcdef","Warnings":[]}' if created else b"OK"
-        self.send_response(201 if created else 200)
-        self.send_header("Api-Version", "1.50")
+        answer = b'{"Id":"0123456789abcdef","Warnings":[]}' if created else b"{}"
+        asked = self.path.split("/")[1].removeprefix("v")
+        too_new = asked[:2] == "1." and float(asked[2:]) > float(self.server.version[2:])
+        if too_new:
+            answer = b'{"message":"client version is too new"}'
+        self.send_response(400 if too_new else 201 if created else 200)
+        self.send_header("Api-Version", self.server.version)
         self.send_header("Ostype", "linux")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     do_GET = do_HEAD = do_POST = _answer
 

@@ -309,7 +309,9 @@ def _flat(requests: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def walk(path: str, value: Any) -> None:
-        if isinstance(value, dict | list | tuple) and value:
+        if path.endswith("/Env") and value:
+            flat[path] = sorted(value)  # docker's client passes it through a map: its order is any
+        elif isinstance(value, dict | list | tuple) and value:
             for key, item in value.items() if isinstance(value, dict) else enumerate(value):
                 walk(f"{path}/{key}", item)
         else:

@@ -58,18 +58,20 @@ def version_tuple(text: str) -> tuple[int, ...]:
 class Pending:
     """A request that is on its way; `response` waits for the head of its answer."""
 
-    __slots__ = ("_client", "_connection", "_request")
+    __slots__ = ("_client", "_connection", "_request", "_version")
 
     def __init__(self, client: EngineClient, connection: Connection, request: tuple[Any, ...]) -> None:
         self._client = client
         self._connection = connection
         self._request = request
+        self._version = client.version
 
     def response(self) -> Response:
         """Raises the error that the engine answered."""
         method, path, query, headers, body = self._request
         response = self._connection.receive(method)
-        if self._client.note(response):
+        self._client.note(response)
+        if response.status == 400 and self._version != self._client.version:
             response.read()
             self._client.recycle(response)
             return self._client.send(method, path, query, headers, body).response()
@@ -188,15 +190,12 @@ class EngineClient:
         else:
             response.connection.close()
 
-    def note(self, response: Response) -> bool:
-        """Learns from an answer; True when the request is to be sent again at the engine's own version."""
+    def note(self, response: Response) -> None:
+        """Learns the engine's version from an answer."""
         self.server = response.headers
         known = response.headers.get("api-version", "")
         if not self._settled and known:
-            before = self.version
             self._agree(known)
-            return response.status == 400 and self.version != before
-        return False
 
     def failure(self, response: Response) -> errors.WherryError:
         data = response.read()
