@@ -265,6 +265,11 @@ class RegistryRefusal(Internal):
 async def _error(response: aiohttp.ClientResponse, url: str) -> WherryError:
     """The error a response means, in the words of docker: the code in lower case and the registry's message."""
     data = await _read(response, 1 << 20, "error")
+    for challenge in parse_challenges(response.headers.getall("WWW-Authenticate", [])):
+        # RFC 6750 section 3.1: a token that is good for something else. Hubs say so of repositories that do not exist.
+        if challenge.scheme == "bearer" and challenge.parameters.get("error") == "insufficient_scope":
+            reason = challenge.parameters.get("error_description") or "requested access to the resource is denied"
+            return RegistryRefusal("DENIED", f"denied: {reason}"[:1000], response.status, url)
     try:
         errors = _parse(data).get("errors")
         first = errors[0] if isinstance(errors, list) and errors else {}

@@ -103,6 +103,8 @@ class FakeRegistry:
             return _error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": 'Basic realm="x"'})
         if self.auth == "bearer" and given != f"Bearer {TOKEN}":
             challenge = f'Bearer realm="http://{self.address}/token",service="a, \\"b\\"",scope="repository:evil:push"'
+            if given == "Bearer anonymous":
+                challenge += ',error="insufficient_scope"'
             return _error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": challenge})
         return None
 

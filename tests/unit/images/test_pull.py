@@ -147,7 +147,11 @@ def test_an_index_leads_to_the_platform(bench: Bench, kind: str) -> None:
         ("bearer", JOE, ""),
         ("bearer", RegistryAuth(identity_token="identity"), ""),
         ("bearer", RegistryAuth(registry_token=TOKEN), ""),
-        ("bearer", None, "unauthorized: authentication required"),
+        (
+            "bearer",
+            None,
+            "pull access denied for .*/me/app, repository does not exist or may require 'docker login': denied: requested",
+        ),
         ("bearer", RegistryAuth("joe", "bad"), "unauthorized: incorrect username or password"),
         ("bearer", RegistryAuth(registry_token="other"), "unauthorized: authentication required"),
     ],
