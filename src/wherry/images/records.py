@@ -84,7 +84,10 @@ class Records:
 
     def all(self) -> list[Image]:
         with self._lock:
-            return [self._image(record) for record in self._records.values()]
+            names: dict[Digest, list[Reference]] = {}
+            for name, target in self._names.items():
+                names.setdefault(target, []).append(name)
+            return [self._image(record, names.get(record.id, ())) for record in self._records.values()]
 
     def children(self, parent: Digest) -> list[Digest]:
         with self._lock:
@@ -181,12 +184,13 @@ class Records:
         matches = [digest for digest in self._records if digest.partition(":")[2].startswith(prefix)]
         return matches[0] if len(matches) == 1 else None
 
-    def _image(self, record: Record) -> Image:
-        names = sorted((name for name, target in self._names.items() if target == record.id), key=str)
+    def _image(self, record: Record, names: Iterable[Reference] | None = None) -> Image:
+        if names is None:
+            names = [name for name, target in self._names.items() if target == record.id]
         return Image(
             id=record.id,
             config=record.config,
-            names=tuple(names),
+            names=tuple(sorted(names, key=str)),
             layers=record.chains,
             size=record.size,
             parent=record.parent,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import zstandard
-from image_fakes import NOTHING, Bench, hex_of, make_config, make_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_fakes import NOTHING, Bench, hex_of, make_config, make_tar
 
 from wherry.errors import InvalidArgument, WherryError
 from wherry.images.members import normalize

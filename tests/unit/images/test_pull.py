@@ -150,7 +150,7 @@ def test_an_index_leads_to_the_platform(bench: Bench, kind: str) -> None:
         (
             "bearer",
             None,
-            "pull access denied for .*/me/app, repository does not exist or may require 'docker login': denied: requested",
+            "access denied for .*/me/app, repository does not exist or may require 'docker login': denied: requested",
         ),
         ("bearer", RegistryAuth("joe", "bad"), "unauthorized: incorrect username or password"),
         ("bearer", RegistryAuth(registry_token="other"), "unauthorized: authentication required"),
