@@ -7,10 +7,10 @@ from wherry.api.call import Call
 from wherry.api.connection import Connection, connection_of
 from wherry.api.containers import terminal_size
 from wherry.api.detach import DetachKeys
-from wherry.api.hijack import ClientEnd, stream_type, takeover_head
+from wherry.api.hijack import ClientEnd, frame, stream_type, takeover_head
 from wherry.api.reply import Answer, Reply, TakenOver, reply_json
 from wherry.api.router import Route
-from wherry.errors import InvalidArgument
+from wherry.errors import Conflict, InvalidArgument, WherryError
 from wherry.spec.decode import decode
 from wherry.spec.docker import ExecConfig
 
@@ -45,27 +45,69 @@ async def start(call: Call) -> Answer:
     if not isinstance(detach, bool):
         raise InvalidArgument("Detach must be true or false")
     console = (size[0], size[1]) if size and any(size) else None
-    process = await call.engine.execs.start(call.name, detach=detach, tty=config.tty, console_size=console)
-    if process is None:
+    if detach:
+        await call.engine.execs.start(call.name, detach=True, tty=config.tty, console_size=console)
         return Reply(200)
+    found = await call.engine.execs.inspect(call.name)
+    if found["Running"] or found["ExitCode"] is not None:
+        raise Conflict(f"Error: Exec command {call.name} has already run", object=call.name)
+    tty = bool(found["ProcessConfig"]["tty"])
+    client = _ExecClient(connection_of(call.request), tty)
+    # Before the process runs, as docker does it: a client that reads the head with a buffer of its own would take the
+    # first output for a part of it.
+    client.take_over(takeover_head(call, stream_type(call, tty)))
     try:
-        await _relay(call, process)
-    finally:
-        process.close()
+        process = await call.engine.execs.start(call.name, tty=config.tty, console_size=console)
+        if process is not None:
+            await client.serve(process)
+    except WherryError as error:
+        text = f"{error}\r\n".encode()
+        client.send(text if tty else frame(1, text))
+    client.finish()
+    await client.closed
     return TakenOver()
 
 
 class _ExecClient(ClientEnd):
     """Collects the client's bytes for the process, no more of them than it takes."""
 
-    def __init__(self, connection: Connection, process: "ExecStream") -> None:
+    def __init__(self, connection: Connection, tty: bool) -> None:
         super().__init__(connection)
-        self._process = process
-        self._detach = DetachKeys() if process.tty else None
+        self._detach = DetachKeys() if tty else None
         self._chunks: list[bytes] = []
         self._ended = False
+        self._left = False
+        self._process: ExecStream | None = None
         self._pump: asyncio.Task[None] | None = None
-        self.output: asyncio.Task[None]
+        self._output: asyncio.Task[None] | None = None
+
+    async def serve(self, process: "ExecStream") -> None:
+        """Be the process's terminal or pipes until it has written all, or the client leaves."""
+        self._process = process
+        self._output = asyncio.create_task(self._copy_output(process))
+        try:
+            if self._left:
+                self._output.cancel()
+            elif self._chunks or self._ended:
+                self._feed()
+            # Cancelled when the client leaves, by closing or by its detach keys.
+            await asyncio.wait((self._output,))
+        finally:
+            self._output.cancel()
+            if self._pump is not None:
+                self._pump.cancel()
+                await asyncio.gather(self._pump, return_exceptions=True)
+            process.close()
+        if not self._output.cancelled():
+            self._output.result()
+
+    async def _copy_output(self, process: "ExecStream") -> None:
+        try:
+            while data := await process.read():
+                await self.write(data)
+        except ConnectionError:
+            # The client has gone.
+            pass
 
     def input(self, data: bytes) -> None:
         left = False
@@ -73,60 +115,41 @@ class _ExecClient(ClientEnd):
             data, left = self._detach.feed(data)
         self._chunks.append(data)
         if left:
-            self.output.cancel()
-        elif self._pump is None:
-            self._pump = asyncio.create_task(self._feed())
-        elif sum(map(len, self._chunks)) > _INPUT_LIMIT:
-            self.transport.pause_reading()
+            self._leave()
+        else:
+            self._feed()
 
     def input_ended(self) -> None:
         self._ended = True
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._feed())
+        self._feed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.input_ended()
-        self.output.cancel()
+        self._ended = True
+        self._leave()
 
-    async def _feed(self) -> None:
-        """Give the process what the client has sent, and the end of it; ends when there is nothing to give."""
+    def _leave(self) -> None:
+        self._left = True
+        if self._output is not None:
+            self._output.cancel()
+
+    def _feed(self) -> None:
+        """See to it that the process gets what there is."""
+        if self._process is not None and self._pump is None:
+            self._pump = asyncio.create_task(self._write_input(self._process))
+        elif sum(map(len, self._chunks)) > _INPUT_LIMIT:
+            self.transport.pause_reading()
+
+    async def _write_input(self, process: "ExecStream") -> None:
         while self._chunks:
             data = b"".join(self._chunks)
             self._chunks.clear()
-            await self._process.write(data)
+            await process.write(data)
         if self._ended:
-            await self._process.close_write()
+            await process.close_write()
         elif not self.transport.is_closing():
             self.transport.resume_reading()
         self._pump = None
-
-    async def stop(self) -> None:
-        """Stop feeding the process."""
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
-
-
-async def _relay(call: Call, process: "ExecStream") -> None:
-    client = _ExecClient(connection_of(call.request), process)
-    client.output = asyncio.create_task(_copy_output(process, client))
-    try:
-        client.take_over(takeover_head(call, stream_type(call, process.tty)))
-        # Cancelled when the client leaves, by closing or by its detach keys.
-        await asyncio.wait((client.output,))
-        await client.stop()
-        process.close()
-        client.finish()
-        await client.closed
-    finally:
-        client.output.cancel()
-        await client.stop()
-
-
-async def _copy_output(process: "ExecStream", client: ClientEnd) -> None:
-    while data := await process.read():
-        await client.write(data)
 
 
 async def resize(call: Call) -> Answer:

@@ -23,6 +23,11 @@ _LINGER = 5.0
 _HIGH_WATER = 256 << 10
 
 
+def frame(stream: int, data: bytes) -> bytes:
+    """`data` in a frame of docker's multiplexed form; `stream`: 1 standard output, 2 standard error."""
+    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
 def stream_type(call: Call, tty: bool) -> str:
     """The content type of a container's output; clients before API 1.42 know only one."""
     return RAW if tty or call.version < (1, 42) else MULTIPLEXED

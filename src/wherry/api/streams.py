@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 from wherry.api.call import Call
 from wherry.api.connection import cancelled_when_gone
 from wherry.api.detach import DetachKeys
-from wherry.api.hijack import ClientEnd, relay, stream_type
+from wherry.api.hijack import ClientEnd, frame, relay, stream_type
 from wherry.api.reply import JSON, Answer, Stream, TakenOver, dump_json, reply_json
 from wherry.api.router import Route
 from wherry.errors import InvalidArgument
 
 _CONDITIONS = ("", "not-running", "next-exit", "removed")
 _BATCH = 128 << 10
-_HEADER = struct.Struct(">BxxxL")
 _NUMBERS = {"stdout": 1, "stderr": 2}
 
 
@@ -88,7 +86,7 @@ def line_writer(tty: bool, timestamps: bool, details: bool) -> Callable[[Any], b
             line = b" " + line
         if timestamps:
             line = timestamp(record.time_ns) + b" " + line
-        return line if tty else _HEADER.pack(_NUMBERS[record.stream], len(line)) + line
+        return line if tty else frame(_NUMBERS[record.stream], line)
 
     return write
 

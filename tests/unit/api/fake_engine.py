@@ -204,6 +204,7 @@ class FakeExecs:
         self._containers = containers
         self.made: dict[str, ExecConfig] = {}
         self.streams: list[FakeExecStream] = []
+        self.fail: Exception | None = None
 
     async def create(self, container: str, config: ExecConfig) -> str:
         self._containers.find(container)
@@ -211,9 +212,14 @@ class FakeExecs:
         self.made[id] = config
         return id
 
-    async def start(self, id: str, *, detach: bool = False, tty: bool = False, **options: Any) -> FakeExecStream | None:
+    async def inspect(self, id: str) -> dict[str, Any]:
         if id not in self.made:
             raise NotFound(f"No such exec instance: {id}", object=id)
+        return {"Running": False, "ExitCode": None, "ProcessConfig": {"tty": self.made[id].tty}}
+
+    async def start(self, id: str, *, detach: bool = False, tty: bool = False, **options: Any) -> FakeExecStream | None:
+        if self.fail is not None:
+            raise self.fail
         if detach:
             return None
         stream = FakeExecStream(tty)

@@ -9,6 +9,7 @@ from fake_engine import FakeEngine, LogLine
 from http_client import Client, ask
 
 from conftest import Serve
+from wherry.errors import NotFound
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
@@ -162,6 +163,20 @@ def test_exec_echoes_and_ends(serve: Serve) -> None:
         assert engine.execs.streams[0].closed
         detached = await ask(path, "POST", f"/exec/{id}/start", b'{"Detach":true}', Content_Type="application/json")
         assert (detached.status, detached.body) == (200, b"")
+
+    serve(test)
+
+
+def test_an_exec_that_fails_says_so_in_its_stream(serve: Serve) -> None:
+    async def test(engine: FakeEngine, path: str) -> None:
+        await make(path)
+        client = await Client.connect(path)
+        made = await client.post_json("/containers/a/exec", {"Cmd": ["nosuch"]})
+        engine.execs.fail = NotFound("not found in $PATH")
+        client.send("POST", f"/exec/{made.json['Id']}/start", b"{}", {"Content-Type": "application/json", **UPGRADE})
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert await client.reader.read() == b"\x01\0\0\0\0\0\0\x14not found in $PATH\r\n"
+        client.close()
 
     serve(test)
 
