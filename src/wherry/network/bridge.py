@@ -34,13 +34,15 @@ _DEFAULT_MTU = 1500
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """The bridge as it is. `gateway` is its own address, which containers route through."""
+    """The bridge as it is. `gateway` is its own address, which containers route through; `made`: just now, by us."""
 
     name: str
     ifindex: int
     gateway: IPv4Address
     subnet: IPv4Network
     mtu: int
+    mac: str
+    made: bool
 
 
 def set_up(host: Netlink, config: NetworkConfig, live: Iterable[IPv4Interface], last: IPv4Interface | None) -> Bridge:
@@ -52,6 +54,7 @@ def set_up(host: Netlink, config: NetworkConfig, live: Iterable[IPv4Interface], 
     wanted = parse_bip(config.bip) if config.bip else None
     link = _find(host, config.bridge)
     mtu = config.mtu or _uplink_mtu(host)
+    made = link is None
     if link is None:
         host.request(new_bridge(config.bridge, mac=_random_mac(), mtu=mtu))
         link = host.link(config.bridge)
@@ -68,7 +71,7 @@ def set_up(host: Netlink, config: NetworkConfig, live: Iterable[IPv4Interface], 
             host.request(delete_address(link.ifindex, str(old.ip), old.network.prefixlen))
     _set_parameters(config.bridge)
     host.request(add_address(link.ifindex, str(address.ip), address.network.prefixlen), set_link(link.ifindex, up=True))
-    return Bridge(config.bridge, link.ifindex, address.ip, address.network, mtu)
+    return Bridge(config.bridge, link.ifindex, address.ip, address.network, mtu, link.mac, made)
 
 
 def parse_bip(text: str) -> IPv4Interface:

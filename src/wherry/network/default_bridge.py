@@ -14,7 +14,7 @@ from threading import Lock
 from wherry.errors import FailedPrecondition, InvalidArgument, WherryError
 from wherry.kernel import netns
 from wherry.kernel.conntrack import Conntrack
-from wherry.kernel.netlink import Link, Netlink
+from wherry.kernel.netlink import Link, Netlink, delete_link
 from wherry.kernel.nftables import Nftables
 from wherry.network import bridge as bridges
 from wherry.network import rules, sandbox
@@ -44,11 +44,13 @@ class DefaultBridge:
         # What the table leads to: sandbox → endpoint. Guarded, with the table itself, by the lock.
         self._published = {endpoint.sandbox: endpoint for endpoint in live if endpoint.ports}
         self._table_lock = Lock()
+        self._removing = False
         check(PortRequest(1), config.default_bind)
         with ExitStack() as opened:
             self._host = opened.enter_context(Netlink())
             self._nft = opened.enter_context(closing(_open_nftables()))
             self._conntrack = opened.enter_context(closing(Conntrack()))
+            opened.callback(self._remove_when_asked)
             self.bridge = self._set_up_bridge(store, live)
             closed = open_forwarding(self._host, config.bridge, store) if config.ip_forward else ()
             self._addresses = self._make_pool(live)
@@ -113,9 +115,21 @@ class DefaultBridge:
         """Wait until the sandboxes made ahead are ready."""
         return self._warm.wait_full(timeout)
 
-    def close(self) -> None:
-        """Let go of sockets and threads; bridge, table and sandboxes stay, for the next daemon."""
+    def close(self, *, remove: bool) -> None:
+        """Let go of sockets and threads. With `remove` bridge and table go too, else they work on for containers."""
+        self._removing = remove
         self._opened.close()
+
+    def _remove_when_asked(self) -> None:
+        if not self._removing:
+            return
+        self._nft.run(f"add table ip {self._config.table}\ndelete table ip {self._config.table}")
+        if self._own:
+            try:
+                self._host.request(delete_link(self.bridge.ifindex))
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
 
     def remove(self) -> None:
         """Let go, and take bridge and table away too."""
@@ -171,11 +185,15 @@ class DefaultBridge:
     def _set_up_bridge(self, store: Store, live: Collection[Endpoint]) -> Bridge:
         alive = [IPv4Interface(f"{endpoint.gateway}/{endpoint.prefix}") for endpoint in live]
         saved = store.get(_ADDRESS_KEY)
-        last = IPv4Interface(json.loads(saved)["address"]) if saved else None
-        made = bridges.set_up(self._host, self._config, alive, last)
-        address = f"{made.gateway}/{made.subnet.prefixlen}"
-        store.write(Put(_ADDRESS_KEY, json.dumps({"address": address}).encode()))
-        return made
+        document = json.loads(saved) if saved else {}
+        last = IPv4Interface(document["address"]) if document else None
+        bridge = bridges.set_up(self._host, self._config, alive, last)
+        # A bridge that was there before the first start is somebody else's, to be used and never to be removed.
+        self._own = bridge.made or document.get("own_mac") == bridge.mac
+        address = f"{bridge.gateway}/{bridge.subnet.prefixlen}"
+        document = {"address": address, "own_mac": bridge.mac if self._own else None}
+        store.write(Put(_ADDRESS_KEY, json.dumps(document).encode()))
+        return bridge
 
     def _make_pool(self, live: Iterable[Endpoint]) -> AddressPool:
         try:

@@ -66,10 +66,15 @@ class Networks:
         self._endpoints = {endpoint.sandbox: endpoint for endpoint in live}
 
     def close(self) -> None:
-        """Release threads and sockets. Containers stay connected."""
-        if self._default is not None:
-            self._default.close()
-            self._default = None
+        """Release threads and sockets. Containers stay connected; without any, nothing is left in the kernel."""
+        if self._default is None:
+            return
+        with self._lock:
+            used = any(endpoint is None or endpoint.netns for endpoint in self._endpoints.values())
+        self._default.close(remove=not used)
+        self._default = None
+        if not used:
+            netns.remove_directory(str(self._directory))
 
     def remove(self) -> None:
         """Take bridge, table and sandboxes away and `close`: for a daemon that stops while nobody is connected.

@@ -170,7 +170,7 @@ def test_the_subnet_meets_nothing_the_host_has_and_stays(world: World) -> None:
         networks = world.networks()
         assert networks.gateway == "172.18.0.1"
         networks.close()
-        host.request(delete_link("docker0"), delete_link("br-test"))
+        host.request(delete_link("docker0"))
         assert world.networks().gateway == "172.18.0.1"
     networks.close()
     other = world.networks(bip="10.9.0.1/24", mtu=1300, fixed_cidr="10.9.0.128/25")
@@ -196,9 +196,10 @@ def test_a_start_that_cannot_be_says_why(world: World) -> None:
 def test_turning_forwarding_on_makes_the_host_no_router(world: World) -> None:
     read = "net/ipv4/ip_forward"
     world.host.do(lambda: sysctl.write(read, "0"))
-    world.networks().close()
+    networks = world.networks()
     assert world.host.do(lambda: sysctl.read(read)) == "1"
     assert 'oifname "eth0" drop' in world.ruleset()
+    networks.close()
     world.networks()
     assert 'oifname "eth0" drop' in world.ruleset(), "forgotten by the second daemon"
 
@@ -296,8 +297,9 @@ for turn in range(1000):
 
 @pytest.mark.parametrize("lines", [0, 1, 5, 11])
 def test_a_killed_daemon_leaves_nothing_after_the_next_start(world: World, lines: int) -> None:
-    world.networks().close()
+    networks = world.networks()
     clean = (world.links(), world.ruleset())
+    networks.close()
     command = [sys.executable, "-c", DAEMON, str(world.host.path), str(world.exec_root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as daemon:
         assert daemon.stdout is not None
@@ -308,6 +310,31 @@ def test_a_killed_daemon_leaves_nothing_after_the_next_start(world: World, lines
     assert (world.links(), world.ruleset()) == clean
     assert os.listdir(world.exec_root / "netns") == []
     assert world.connect(networks, "box")[0].ipv4 == "172.17.0.2"
+
+
+def test_the_last_daemon_leaves_nothing_unless_containers_run(world: World) -> None:
+    before = (world.links(), world.ruleset())
+    networks = world.networks(warm=2)
+    web, _ = world.connect(networks, "web")
+    networks.close()
+    assert {"br-test", web.host_ifname} <= world.links()
+    networks = world.networks(live=(web,), warm=2)
+    networks.disconnect("web")
+    assert networks.wait_drained(5)
+    networks.close()
+    assert (world.links() - wveths(world), world.ruleset()) == before
+    assert list(world.exec_root.iterdir()) == []
+
+
+def test_a_bridge_of_the_administrators_is_used_and_left(world: World) -> None:
+    with world.host.do(Netlink) as host:
+        host.request(new_bridge("br-test", mac=MAC))
+        host.request(add_address(host.link("br-test").ifindex, "10.7.0.1", 24))
+    for _ in range(2):
+        networks = world.networks()
+        assert networks.gateway == "10.7.0.1"
+        networks.close()
+    assert "br-test" in world.links()
 
 
 def test_nothing_works_before_the_start(world: World) -> None:
