@@ -52,11 +52,7 @@ def _one(message: dict[str, Any], out: TextIO, terminal: bool, width: int) -> No
     if message.get("from"):
         prefix += f"(from {message['from']}) "
     if terminal and moving:
-        out.write(
-            f"{_CLEAR}{prefix}{message.get('status', '')} {text}\r"
-            if text
-            else f"{_CLEAR}{prefix}{message.get('status', '')}\r"
-        )
+        out.write(f"{_CLEAR}{prefix}{message.get('status', '')} {text}\r")
     elif "stream" in message:
         out.write(f"{prefix}{message['stream']}")
     else:
@@ -75,5 +71,4 @@ def _bar(detail: dict[str, Any], width: int) -> str:
     if 0 < width <= 110:
         return size
     done = min(int(current / total * 100) // 2, _BAR)
-    head = ">" if done < _BAR else ""
-    return f"[{'=' * done}{head}{' ' * (_BAR - done - len(head))}]  {size}"
+    return f"[{'=' * done}>{' ' * (_BAR - done)}] {size}"
