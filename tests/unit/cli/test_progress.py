@@ -61,5 +61,5 @@ def test_terminal() -> None:
 
 
 def test_an_error_ends_it() -> None:
-    with pytest.raises(WherryError, match="^no such thing$"):
+    with pytest.raises(WherryError, match=r"^no such thing$"):
         show([{"errorDetail": {"message": "no such thing"}, "error": "other"}], io.StringIO())
