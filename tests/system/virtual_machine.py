@@ -19,16 +19,29 @@ _KERNEL_PACKAGE, _QEMU_PACKAGE = "linux-image-cloud-amd64", "qemu-system-x86"
 # Run first in the guest: what an init system would mount.
 _INIT = b"""
 import ctypes, os, runpy, sys, traceback
-mount = ctypes.CDLL(None).mount
-def mounted(kind, target, options=None):
+libc = ctypes.CDLL(None)
+def mount(source, target, kind=None, flags=0, options=None):
     os.makedirs(target, exist_ok=True)
-    mount(kind.encode(), target.encode(), kind.encode(), 0, options)
+    if libc.mount(source.encode(), target.encode(), kind and kind.encode(), flags, options):
+        raise OSError(target)
+# The initial ramdisk cannot be pivoted away from: a root of another kind over it, with the same directories.
+mount("tmpfs", "/root-mount", "tmpfs")
+for name in os.listdir("/"):
+    if os.path.isdir("/" + name) and name not in ("root-mount", "dev", "proc", "sys", "tmp", "run"):
+        mount("/" + name, "/root-mount/" + name, None, 4096)
+    elif os.path.isfile("/" + name):
+        with open("/" + name, "rb") as source, open("/root-mount/" + name, "wb") as copy:
+            copy.write(source.read())
+os.chdir("/root-mount")
+mount(".", "/", None, 8192)
+os.chroot(".")
+os.chdir("/")
 for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")):
-    mounted(kind, target)
-mounted("devpts", "/dev/pts", b"newinstance,ptmxmode=0666,mode=0620")
-mounted("tmpfs", "/dev/shm")
-mounted("cgroup2", "/sys/fs/cgroup")
-os.environ.update(PATH="/bin:/usr/bin:/sbin", HOME="/root")
+    mount(kind, target, kind)
+mount("devpts", "/dev/pts", "devpts", 0, b"newinstance,ptmxmode=0666,mode=0620")
+mount("tmpfs", "/dev/shm", "tmpfs")
+mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+os.environ.update(PATH=os.path.dirname(sys.executable) + ":/bin:/usr/bin:/sbin", HOME="/root")
 console = os.open("/dev/console", os.O_RDWR)
 for fd in (0, 1, 2):
     os.dup2(console, fd)
