@@ -212,7 +212,12 @@ class Runtime:
                 )
             )
         except OSError as error:
+            saved.remove_exec(exec_id)
             raise errors.Internal(f"exec in container {identifier}: {error}") from error
+        except errors.WherryError:
+            # It was noted when it was born, and it never became what was asked for.
+            saved.remove_exec(exec_id)
+            raise
         finally:
             launch.close_all(fds)
 
