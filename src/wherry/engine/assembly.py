@@ -52,7 +52,6 @@ def assemble(config: DaemonConfig) -> Parts:
             return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
 
     def clear() -> None:
-        networks.remove()
         cgroup(config.cgroup_parent).delete()
 
     def close() -> None:

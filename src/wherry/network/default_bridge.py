@@ -32,7 +32,6 @@ from wherry.state import Put, Store
 _log = logging.getLogger(__name__)
 _ADDRESS_KEY = "network/bridge"
 _UDP = 17
-_DRAIN_SECONDS = 2.0
 
 
 class DefaultBridge:
@@ -130,15 +129,6 @@ class DefaultBridge:
             except OSError as error:
                 if error.errno != errno.ENODEV:
                     raise
-
-    def remove(self) -> None:
-        """Let go, and take bridge and table away too."""
-        self._drain.wait_empty(_DRAIN_SECONDS)
-        with self._table_lock:
-            self._nft.run(f"add table ip {self._config.table}\ndelete table ip {self._config.table}")
-        self._opened.close()
-        with Netlink() as host:
-            bridges.delete_links(host, [link for link in host.links() if link.name == self._config.bridge])
 
     def _prepare(self) -> Prepared:
         return sandbox.prepare(self._directory, self._host, self.bridge, icc=self._config.icc)

@@ -76,19 +76,6 @@ class Networks:
         if not used:
             netns.remove_directory(str(self._directory))
 
-    def remove(self) -> None:
-        """Take bridge, table and sandboxes away and `close`: for a daemon that stops while nobody is connected.
-
-        FailedPrecondition while somebody is.
-        """
-        with self._lock:
-            if self._endpoints:
-                raise FailedPrecondition(f"{len(self._endpoints)} sandboxes are connected")
-        if self._default is not None:
-            self._default.remove()
-            self._default = None
-        netns.remove_directory(str(self._directory))
-
     @property
     def gateway(self) -> str:
         """The host's address on the default bridge: what `host-gateway` means in --add-host."""
