@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Ends the process when called without arguments of its own, as the launcher does."""
     if argv is not None:
         return run(list(argv))
-    _signals()
+    _prepare()
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -110,11 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     posix._exit(status)
 
 
-def _signals() -> None:
+def _prepare() -> None:
     import _signal  # type: ignore[import-not-found]  # `signal` would import enum
+    import gc
 
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    # A listing of hundreds of containers makes many objects and no cycles.
+    gc.set_threshold(100_000)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
 
 
 def run(argv: list[str]) -> int:
