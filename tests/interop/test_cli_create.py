@@ -309,8 +309,8 @@ def _flat(requests: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def walk(path: str, value: Any) -> None:
-        if path.endswith("/Env") and value:
-            flat[path] = sorted(value)  # docker's client passes it through a map: its order is any
+        if path.endswith(("/Env", "/Binds")) and value:
+            flat[path] = sorted(value)  # docker's client passes them through a map: their order is any
         elif isinstance(value, dict | list | tuple) and value:
             for key, item in value.items() if isinstance(value, dict) else enumerate(value):
                 walk(f"{path}/{key}", item)
