@@ -1,9 +1,11 @@
 """Fixtures for everyone: an engine to talk to, an image to run, names that nobody else uses."""
 
 import contextlib
+import gc
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -108,3 +110,6 @@ def sdk(host: str) -> "Iterator[docker.DockerClient]":
     client = library.DockerClient(base_url=host, version="auto", timeout=30)
     yield client
     client.close()
+    # It leaves the sockets of its streams to the collector.
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()

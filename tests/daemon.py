@@ -47,6 +47,8 @@ class Daemon:
         self.flags = flags
         self.process: subprocess.Popen[bytes] | None = None
         suffix = hashlib.sha256(str(self.exec_root).encode()).hexdigest()[:8]
+        # Two daemons that start at once must not choose the same addresses.
+        self.bip = f"10.{128 + int(suffix[:2], 16) // 2}.{int(suffix[2:4], 16)}.1/24"
         self.bridge, self.table, self.cgroup = f"wr-{suffix}", f"wherry_{suffix}", f"wherry-{suffix}"
 
     @property
@@ -57,7 +59,7 @@ class Daemon:
         """Start it; returns when it answers."""
         command = [
             *(sys.executable, "-m", "wherry.daemon", "--data-root", str(self.data_root)),
-            *("--exec-root", str(self.exec_root), "-H", self.host, "--debug", *self.flags),
+            *("--exec-root", str(self.exec_root), "-H", self.host, "--debug", "--bip", self.bip, *self.flags),
         ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)

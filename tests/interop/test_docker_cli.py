@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import wait_until
 from engine_client import Api, DockerCli
 
 
@@ -142,6 +143,8 @@ def test_detached_life_cycle(docker: DockerCli, image: str, name: str) -> None:
     assert (state["Status"], state["ExitCode"], state["Pid"]) == ("exited", 0, 0)
     docker("start", id)
     docker("restart", "-t", "2", id)
+    # A signal before the trap is set would be lost.
+    wait_until(lambda: docker("logs", id).out.count("up\n") == 3, 20, "it is up for the third time")
     docker("kill", "-s", "TERM", id)
     assert docker("wait", id).out == "0\n"
     assert "is not running" in docker("kill", id, code=1).err

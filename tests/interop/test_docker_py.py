@@ -11,6 +11,9 @@ from engine_client import Api
 if TYPE_CHECKING:
     from docker import DockerClient
 
+# It does not close the sockets of its streams.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
 
 def test_running_and_reading(sdk: "DockerClient", image: str, name: str) -> None:
     assert sdk.ping()

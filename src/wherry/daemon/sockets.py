@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.daemon.settings import Settings
-from wherry.errors import Conflict, FailedPrecondition, InvalidArgument
+from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, WherryError
 
 log = logging.getLogger("wherry.daemon")
 
@@ -72,27 +72,29 @@ def _listen(host: str, settings: Settings) -> Iterable[Listener]:
 
 
 def _listen_unix(path: Path, settings: Settings) -> Listener:
-    if not path.is_absolute() or len(os.fsencode(path)) > _PATH_MAX - 8:
-        raise InvalidArgument(f"invalid unix socket path {path}", hint=f"absolute, at most {_PATH_MAX - 8} bytes")
+    if not path.is_absolute() or len(os.fsencode(path)) > _PATH_MAX:
+        raise InvalidArgument(f"invalid unix socket path {path}", hint=f"absolute, at most {_PATH_MAX} bytes")
     _check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    # Bound under another name and moved, so that nobody finds it with wrong permissions, nor a gap where it was.
-    temporary = path.with_name(f"{path.name}.{os.getpid():x}")
     try:
-        temporary.unlink(missing_ok=True)
-        bound.bind(os.fspath(temporary))
-        os.chmod(temporary, 0o660)
+        path.unlink(missing_ok=True)
+        # The file takes its mode from the socket (less the umask): nobody gets in before the group is set.
+        os.fchmod(bound.fileno(), 0o600)
+        bound.bind(os.fspath(path))
         group = _group(settings)
         if group is not None:
-            os.chown(temporary, 0, group)
+            os.chown(path, 0, group)
+        os.chmod(path, 0o660)
         bound.listen(_BACKLOG)
-        inode = temporary.lstat().st_ino
-        os.rename(temporary, path)
+        inode = path.lstat().st_ino
     except OSError as error:
         bound.close()
-        temporary.unlink(missing_ok=True)
         raise FailedPrecondition(f"cannot listen on {path}: {error.strerror}", object=str(path)) from error
+    except WherryError:
+        bound.close()
+        path.unlink(missing_ok=True)
+        raise
     return Listener(bound, f"unix://{path}", path=path, inode=inode)
 
 
