@@ -130,8 +130,7 @@ context use FREE
 _VARYING = (
     (re.compile(r"wherry"), "docker"),
     (re.compile(r"\n*Did you mean: .*\n"), "\n"),
-    (re.compile(r"\b(About )?(an?|\d+) (second|minute)s?( ago)?"), "MOMENT"),
-    (re.compile(r"Less than a second( ago)?"), "MOMENT"),
+    (re.compile(r"\b(About |Less than )?(an?|\d+) (second|minute)s?( ago)?"), "MOMENT"),
     (re.compile(r" +\d\d:\d\d(:\d\d)? "), " CLOCK "),
     (re.compile(r"Commands:\n(  .*\n)*"), "Commands:\n"),
     (re.compile(r"^(root +\d+ +\d+ +)\d+ ", re.MULTILINE), r"\1 "),
