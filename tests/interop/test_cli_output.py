@@ -161,10 +161,12 @@ def _run(command: list[str], host: str, arguments: list[str]) -> tuple[int, str,
 def running(host: str, image: str) -> Iterator[dict[str, str]]:
     name = f"wt-out-{os.getpid()}"
     flags = ["-d", "--name", name, "-p", "127.0.0.1::80", "-e", "A=b", "-l", "a=b"]
-    code, _, error = _run(COMMAND, host, ["run", *flags, image, "sh", "-c", "echo one; echo two; exec sleep 600"])
-    assert code == 0, error
-    yield {"NAME": name, "IMAGE": image.partition(":")[0], "FREE": f"wt-free-{os.getpid()}"}
-    assert _run(COMMAND, host, ["rm", "-f", name])[0] == 0
+    try:
+        code, _, error = _run(COMMAND, host, ["run", *flags, image, "sh", "-c", "echo one; echo two; exec sleep 600"])
+        assert code == 0, error
+        yield {"NAME": name, "IMAGE": image.partition(":")[0], "FREE": f"wt-free-{os.getpid()}"}
+    finally:
+        _run(COMMAND, host, ["rm", "-f", name])
 
 
 @pytest.mark.parametrize("line", READ.strip("\n").split("\n"))
