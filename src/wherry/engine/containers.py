@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any, BinaryIO
 
-from wherry.engine import creation, files, lifecycle
+from wherry.engine import creation, files, lifecycle, stats
 from wherry.engine.container import Container, WaitResult
 from wherry.engine.core import Core
 from wherry.engine.creation import Created
@@ -22,6 +22,7 @@ from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, Unimple
 from wherry.logs.reader import LogRecord, read_log
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 
+_SAMPLE_SECONDS = 1.0
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
 
@@ -138,6 +139,20 @@ class Containers:
         files.check_running(container)
         monitor = await self._core.backends.monitor()
         return await top(await monitor.processes(container.id), ps_args)
+
+    async def stats(self, id: str, *, one_shot: bool = False) -> AsyncIterator[dict[str, Any]]:
+        """What it uses, in docker's document: the first after a second (`one_shot`: at once), then one a second.
+
+        Ends when it is removed.
+        """
+        container = self._find(id)
+        previous = None if one_shot else await asyncio.to_thread(stats.sample, self._core, container)
+        while container.id in self._core.index and not self._core.closing:
+            if not one_shot:
+                await asyncio.sleep(_SAMPLE_SECONDS)
+            current = await asyncio.to_thread(stats.sample, self._core, container)
+            yield stats.follow(previous, dict(current))
+            previous, one_shot = current, False
 
     async def changes(self, id: str) -> builtins.list[dict[str, Any]]:
         """Docker diff: [{"Path": "/x", "Kind": 0|1|2}]."""

@@ -58,7 +58,10 @@ async def create(
     own_volumes = image_volumes(image.config.config.volumes if image else None)
     config = _merge(config, image, warnings)
     host = _join_by_id(core, host)
-    points = parse_mounts(config, host, own_volumes, lambda other: core.index.find(other).definition.mounts)
+    try:
+        points = parse_mounts(config, host, own_volumes, lambda other: core.index.find(other).definition.mounts)
+    except NotFound as error:
+        raise InvalidArgument(error.message, object=error.object) from None
     points = tuple(replace(point, name=secrets.token_hex(32)) if point.anonymous else point for point in points)
     _warn(host, warnings)
     id = secrets.token_hex(32)
@@ -193,7 +196,9 @@ def _with_defaults(core: Core, host: HostConfig) -> HostConfig:
         changes["memory_swap"] = host.memory * 2
     if host.oom_kill_disable is None and layout().version == 1:
         changes["oom_kill_disable"] = False
-    if host.pids_limit is not None and host.pids_limit == 0:
+    if host.memory_swappiness == -1:
+        changes["memory_swappiness"] = None
+    if host.pids_limit == 0:
         changes["pids_limit"] = None
     return replace(host, **changes)
 

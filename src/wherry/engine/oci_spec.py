@@ -5,6 +5,7 @@ The text is made in one json.dumps; the seccomp profile, most of it, is spliced 
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -195,7 +196,8 @@ def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [writable, *_NODEV]),
         _mount("/dev/mqueue", "mqueue", "mqueue", _NODEV),
     ]
-    if host.ipc_mode == "host":
+    # A new mount of mqueue in the host's IPC namespace shows the same queues as the host's own, where it has one.
+    if host.ipc_mode == "host" and os.path.ismount("/dev/mqueue"):
         mounts[-1] = _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *_NODEV])
     mounts += _shm(definition, inputs)
     user = sorted(definition.mounts, key=lambda mount: mount.destination.count("/"))
