@@ -11,7 +11,19 @@ from aiohttp.web import StreamResponse
 from aiohttp.web_request import BaseRequest
 
 from wherry import errors
-from wherry.api import archive, containers, execs, images, networks, streams, system, unsupported, volumes, websocket
+from wherry.api import (
+    archive,
+    containers,
+    execs,
+    images,
+    networks,
+    stats,
+    streams,
+    system,
+    unsupported,
+    volumes,
+    websocket,
+)
 from wherry.api.call import Call, Query, TooLarge, Version
 from wherry.api.connection import ConnectionServer, connection_of
 from wherry.api.reply import MAXIMUM_VERSION, MINIMUM_VERSION, Answer, Reply, TakenOver, reply_error
@@ -38,14 +50,27 @@ _NEWEST: Version = tuple(int(part) for part in MAXIMUM_VERSION.split("."))
 _OLDEST: Version = tuple(int(part) for part in MINIMUM_VERSION.split("."))
 _VERSIONED = re.compile(r"/v([0-9][0-9.]*)(/.*)")
 
+_MODULES = (
+    system,
+    containers,
+    streams,
+    stats,
+    execs,
+    archive,
+    images,
+    volumes,
+    networks,
+    websocket,
+    unsupported,
+)
+
 
 class Api:
     """Answers requests to one engine; `server()` gives what `loop.create_server` wants."""
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
-        modules = (system, containers, streams, execs, archive, images, volumes, networks, websocket, unsupported)
-        self._router = Router(route for module in modules for route in module.ROUTES)
+        self._router = Router(route for module in _MODULES for route in module.ROUTES)
 
     def server(self) -> ConnectionServer:
         """A factory of connections, for any number of listening sockets of the running loop."""

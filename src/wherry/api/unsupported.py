@@ -21,7 +21,6 @@ _NOT_YET = {
         "POST /networks/{id}/disconnect",
         "DELETE /networks/{id}",
     ),
-    "resource use statistics are not supported yet": ("GET /containers/{id}/stats",),
     "cluster volumes are not supported": ("PUT /volumes/{name}",),
     "plugins are not supported yet": (
         "GET /plugins/privileges",

@@ -25,6 +25,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "inspect": ("inspect", "[OPTIONS] NAME|ID [NAME|ID...]", "Show everything known about objects of any kind"),
     "logs": ("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container"),
     "top": ("processes", "CONTAINER [ps OPTIONS]", "Show the processes of a container"),
+    "stats": ("stats", "[OPTIONS] [CONTAINER...]", "Show what containers use, as it changes"),
     "diff": ("processes", "CONTAINER", "Show what changed in a container's file system"),
     "port": ("processes", "CONTAINER [PRIVATE_PORT[/PROTO]]", "List a container's published ports, or look one up"),
     "cp": (
@@ -79,7 +80,7 @@ GROUPS = {
 }
 COMMON = ("run", "exec", "ps", "pull", "images", "login", "logout", "version", "info")
 # The same command under a group, and docker's other names for it.
-_BOTH = "attach cp create diff exec export kill logs pause port rename restart rm run start stop top unpause wait"
+_BOTH = "attach cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause wait"
 _IN_CONTAINER = _BOTH.split()
 ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} | {
     "container ls": "ps",
@@ -107,12 +108,12 @@ _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
 _LATER = (
     "build builder buildx bake checkpoint commit compose config manifest node plugin push save search "
-    "secret service stack stats swarm trust update"
+    "secret service stack swarm trust update"
 )
 NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
-        "container": "commit stats update",
+        "container": "commit update",
         "image": "build push save",
         "network": "create rm remove connect disconnect prune",
         "volume": "update",
