@@ -27,7 +27,9 @@ def main() -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-")))
         print(_machine(), flush=True)
         if options.only in (None, "api", "crowd"):
-            sides = [stack.enter_context(_ours(scratch))]
+            # The exec-root belongs on a tmpfs, as /run is; here it must not depend on whether this machine's is one.
+            run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-", dir="/dev/shm")))
+            sides = [stack.enter_context(_ours(scratch, run))]
             if options.peer_host:
                 sides.append(_peer(options.peer_host))
             archive = scratch / "busybox.tar"
@@ -60,9 +62,8 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _ours(scratch: Path) -> Iterator[Side]:
+def _ours(scratch: Path, run: Path) -> Iterator[Side]:
     socket = scratch / "wherry.sock"
-    run = scratch / "run"
     log = (scratch / "daemon.log").open("w")
     daemon = subprocess.Popen(
         [BIN / "wherry", "daemon", "-H", f"unix://{socket}", "--data-root", scratch / "data", "--exec-root", run]
