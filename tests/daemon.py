@@ -55,14 +55,17 @@ class Daemon:
     def host(self) -> str:
         return f"unix://{self.socket}"
 
-    def start(self) -> None:
-        """Start it; returns when it answers."""
-        command = [
+    def command(self) -> list[str]:
+        """Its command line."""
+        return [
             *(sys.executable, "-m", "wherry.daemon", "--data-root", str(self.data_root)),
             *("--exec-root", str(self.exec_root), "-H", self.host, "--debug", "--bip", self.bip, *self.flags),
         ]
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
             wait_until(self._answers, _START_SECONDS, "the daemon answers")
         except BaseException:
@@ -120,8 +123,9 @@ class Daemon:
         mounts = [line.split()[4] for line in _lines("/proc/self/mountinfo")]
         found = [f"mount {path}" for path in mounts if str(self.root) in path and path != f"{self.exec_root}/netns"]
         for name in ("bundles", "netns", "runtime"):
-            found += [f"directory {path}" for path in _entries(self.exec_root / name)]
-        found += [f"directory {path}" for path in _entries(self.data_root / "containers")]
+            # What begins with a dot is a cache.
+            found += [f"left {path}" for path in _entries(self.exec_root / name) if not path.name.startswith(".")]
+        found += [f"left {path}" for path in _entries(self.data_root / "containers")]
         found += [f"cgroup {path}" for path in self._cgroups() if any(child.is_dir() for child in path.iterdir())]
         ports = _CLASS_NET / self.bridge / "brif"
         found += [f"link {path.name} on {self.bridge}" for path in _entries(ports)]

@@ -93,6 +93,12 @@ class Api:
     def close(self) -> None:
         self._connection.close()
 
+    def __enter__(self) -> "Api":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
 
 class Hijacked:
     """A raw connection; `head` is the answer's head."""
