@@ -14,31 +14,35 @@ from wherry import errors
 from wherry.kernel import capabilities, namespaces, processes
 from wherry.kernel import cgroups as cgroup_room
 from wherry.runtime import document as d
-from wherry.runtime import exec_plan, launch, plan
+from wherry.runtime import exec_plan, launch, plan, process_plan
+from wherry.runtime.bundle import (
+    Status,
+    cgroup_of,
+    hook_state,
+    hooks_if_bundle,
+    load_config,
+    parse_config,
+    read_config,
+    record_of,
+    state_document,
+    with_default_devices,
+)
 from wherry.runtime.state import Exit, Process, Record, StateFile, list_ids
 from wherry.spec import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, NamedTuple
+    from typing import Any
 
     from wherry.kernel.cgroups import Cgroup
+    from wherry.runtime.forker import Forker
     from wherry.runtime.launch import Launched, Waiting
     from wherry.spec.mount import Mount
-else:
-    from wherry.kernel.tuples import NamedTuple
+
+__all__ = ["Runtime", "Status", "load_config", "state_document"]
 
 _SIGKILL = 9
-
-
-class Status(NamedTuple):
-    """A container as it is now."""
-
-    record: Record
-    status: str  # "creating" | "created" | "running" | "paused" | "stopped"
-    process: Process | None
-    exit: Exit | None
 
 
 class Runtime:
@@ -48,10 +52,12 @@ class Runtime:
     (CVE-2016-9962).
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, forker: Forker | None = None) -> None:
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
         self.root = root
         os.makedirs(root, 0o711, exist_ok=True)
+        self._forker = forker
+        self._seccomp_cache = f"{root}/.seccomp"
         self._bounding = capabilities.bounding()
         self._version = cgroup_room.layout().version
 
@@ -72,24 +78,40 @@ class Runtime:
         `stdio`: descriptors, -1 is /dev/null. `preserve`: this many descriptors from 3 on are the program's too.
         """
         saved = StateFile(self.root, identifier)
-        config = load_config(bundle)
-        group = _cgroup(config, identifier)
-        host = plan.Host(self._bounding, dict(group.paths), self._version)
-        made = plan.build(config, identifier, bundle, layers, host, wait=wait, choices=choices)
-        record = _record(config, identifier, bundle)
+        text = read_config(bundle)
+        config = parse_config(text, bundle)
+        made = plan.outline(config)
+        group = cgroup_of(config, identifier)
+        record = record_of(config, identifier, bundle)
+        filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
         saved.create(record)
         fds: list[int] = []
         try:
             group.create()
             if made.resources:
-                group.apply(_with_default_devices(made.resources))
-            prepared = self._prepare(made, group, saved, wait, fds)
-            launched = yield from launch.launch_process(
-                prepared._replace(
-                    stdio=stdio, preserve=preserve, state=_hook_state(record, "creating"), oom_score=made.oom_score
-                ),
-                saved.add_process,
+                group.apply(with_default_devices(made.resources))
+            host = plan.Host(self._bounding, dict(group.paths), self._version)
+            trees = self._prepare_trees(config, made, bundle, layers, host, fds)
+            prepared = launch.Launch(
+                flags=made.clone_flags,
+                recipe=["container", identifier, bundle, _rows(layers), list(host), wait, list(choices)],
+                config=config,
+                config_text=text,
+                filter=filter,
+                stdio=stdio,
+                trees=trees,
+                uid_map=made.uid_map,
+                gid_map=made.gid_map,
+                start_socket=_listen(saved, fds) if wait else -1,
+                preserve=preserve,
+                state=hook_state(record, "creating"),
+                hooks=made.hooks["prestart"] + made.hooks["createRuntime"],
+                oom_score=made.oom_score,
+                terminal=made.terminal,
+                refork=made.refork,
+                **_entrance(group, fds),
             )
+            launched = yield from launch.launch_process(prepared, saved.add_process, self._forker)
         except BaseException as error:
             self._undo(saved, group)
             if isinstance(error, OSError):
@@ -101,34 +123,23 @@ class Runtime:
             yield from self._poststart(identifier, made.hooks["poststart"], record, launched.process)
         return launched
 
-    def _prepare(self, made: plan.Plan, group: Cgroup, saved: StateFile, wait: bool, fds: list[int]) -> launch.Launch:
-        """Open all the child needs; every descriptor is put into `fds` as well."""
-        cgroup_fd = group.enter_fd()
-        if cgroup_fd is not None:
-            fds.append(cgroup_fd)
-        entries = group.entry_fds()
-        fds += entries
+    @staticmethod
+    def _prepare_trees(
+        config: dict[str, Any],
+        made: plan.Outline,
+        bundle: str,
+        layers: Sequence[Mount],
+        host: plan.Host,
+        fds: list[int],
+    ) -> dict[str, int]:
+        """Detached mounts that only this process can make; every descriptor is put into `fds` as well."""
         trees: dict[str, int] = {}
-        for preparation in made.preparations:
-            opened = preparation.make()
-            trees.update(opened)
-            fds += opened.values()
-        start = -1
-        if wait:
-            start = _listen(saved)
-            fds.append(start)
-        return launch.Launch(
-            flags=made.clone_flags,
-            operations=made.operations,
-            stdio=(-1, -1, -1),
-            trees=trees,
-            cgroup_fd=-1 if cgroup_fd is None else cgroup_fd,
-            cgroup_entries=entries,
-            uid_map=made.uid_map,
-            gid_map=made.gid_map,
-            start_socket=start,
-            hooks=made.hooks["prestart"] + made.hooks["createRuntime"],
-        )
+        if made.prepared or made.idmapped:
+            for preparation in plan.operations(config, made, "", bundle, layers, host, None, wait=False)[1]:
+                opened = preparation.make()
+                trees.update(opened)
+                fds += opened.values()
+        return trees
 
     @staticmethod
     def _undo(saved: StateFile, group: Cgroup) -> None:
@@ -162,14 +173,14 @@ class Runtime:
         finally:
             connection.close()
         record, process, _ = saved.load()
-        hooks = _hooks_if_bundle(record, "poststart")
+        hooks = hooks_if_bundle(record, "poststart")
         if hooks and process is not None:
             yield from self._poststart(identifier, hooks, record, process)
 
     @staticmethod
     def _poststart(identifier: str, hooks: Sequence[Any], record: Record, process: Process) -> Waiting[None]:
-        state = _hook_state(record, "running").replace(b'"pid":0', b'"pid":%d' % process.pid)
-        yield from launch.run_hooks("poststart", hooks, state)
+        state = hook_state(record, "running").replace('"pid":0', f'"pid":{process.pid}')
+        yield from launch.run_hooks("poststart", hooks, state.encode())
 
     def exec(
         self,
@@ -183,32 +194,35 @@ class Runtime:
         """Run another process in a running container. `process`: an OCI Process object."""
         saved = StateFile(self.root, identifier)
         record, init = self._running(saved)
-        config = load_config(record.bundle)
+        text = read_config(record.bundle)
+        config = parse_config(text, record.bundle)
         group = cgroup_room.cgroup(record.cgroup)
         pidfd = processes.pidfd_open(init.pid)
         fds = [pidfd]
         try:
             if not init.is_alive():
                 raise errors.FailedPrecondition(f"container {identifier!r} is not running", object=identifier)
-            made = exec_plan.build(config, process, record, pidfd, self._bounding)
-            cgroup_fd = group.enter_fd()
-            entries = group.entry_fds()
-            fds += entries if cgroup_fd is None else [*entries, cgroup_fd]
+            filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
+            process_plan.check(process)
+            prepared = launch.Launch(
+                flags=0,
+                recipe=["exec", process, list(record), self._bounding],
+                config=config,
+                config_text=text,
+                filter=filter,
+                stdio=stdio,
+                trees={},
+                pidfd=pidfd,
+                join_pid=bool(record.namespaces & namespaces.CLONE_NEWPID) and not exec_plan.is_guarded(config),
+                preserve=preserve,
+                terminal=bool(process.get("terminal")),
+                refork=exec_plan.is_guarded(config),
+                say_go=False,
+                **_entrance(group, fds),
+            )
             return (
                 yield from launch.launch_process(
-                    launch.Launch(
-                        flags=0,
-                        operations=made.operations,
-                        stdio=stdio,
-                        trees={},
-                        cgroup_fd=-1 if cgroup_fd is None else cgroup_fd,
-                        cgroup_entries=entries,
-                        join_pid=pidfd if made.born_inside else -1,
-                        preserve=preserve,
-                        keep=(pidfd,),
-                        say_go=False,
-                    ),
-                    lambda started: saved.add_exec(exec_id, started),
+                    prepared, lambda started: saved.add_exec(exec_id, started), self._forker
                 )
             )
         except OSError as error:
@@ -343,10 +357,10 @@ class Runtime:
             group.delete()
         except OSError as error:
             raise errors.Internal(f"delete container {identifier}: {error}") from error
-        hooks = _hooks_if_bundle(record, "poststop")
+        hooks = hooks_if_bundle(record, "poststop")
         saved.remove()
         if hooks:
-            yield from launch.run_hooks("poststop", hooks, _hook_state(record, "stopped"))
+            yield from launch.run_hooks("poststop", hooks, hook_state(record, "stopped").encode())
 
     @staticmethod
     def _end(record: Record, process: Process) -> Waiting[None]:
@@ -365,83 +379,21 @@ class Runtime:
             os.close(pidfd)
 
 
-def load_config(bundle: str) -> dict[str, Any]:
-    """`<bundle>/config.json`; InvalidArgument when it is none."""
-    path = f"{bundle}/config.json"
-    try:
-        with open(path, "rb") as file:
-            config = fastjson.loads(file.read())
-    except FileNotFoundError:
-        raise errors.NotFound(f"{path} does not exist", object=bundle, hint="a bundle has a config.json") from None
-    except ValueError as error:
-        raise errors.InvalidArgument(f"{path}: {error}") from None
-    if not isinstance(config, dict):
-        raise errors.InvalidArgument(f"{path}: not an object")
-    if not d.string(config, "ociVersion").startswith("1."):
-        raise errors.InvalidArgument(f"{path}: ociVersion must be 1.x")
-    return config
+def _rows(layers: Sequence[Mount]) -> list[list[Any]]:
+    return [[layer.type, layer.source, list(layer.options), list(layer.lowerdirs)] for layer in layers]
 
 
-def _cgroup(config: Mapping[str, Any], identifier: str) -> Cgroup:
-    return cgroup_room.cgroup(_cgroup_path(config, identifier))
+def _entrance(group: Cgroup, fds: list[int]) -> dict[str, Any]:
+    """How a child gets into the cgroup; every descriptor is put into `fds` as well."""
+    directory = group.enter_fd()
+    if directory is not None:
+        fds.append(directory)
+    entries = group.entry_fds()
+    fds += entries
+    return {"cgroup_fd": -1 if directory is None else directory, "cgroup_entries": entries}
 
 
-def _cgroup_path(config: Mapping[str, Any], identifier: str) -> str:
-    path = d.string(d.mapping(config, "linux"), "cgroupsPath", "", "linux.") or identifier
-    if path.count(":") == 2 and "/" not in path:
-        # systemd's notation "slice:prefix:name", for hosts without systemd's help: the same place by hand.
-        slice_, prefix, name = path.split(":")
-        path = f"/{slice_ or 'system.slice'}/{prefix}-{name}.scope"
-    return path
-
-
-def _record(config: Mapping[str, Any], identifier: str, bundle: str) -> Record:
-    linux = d.mapping(config, "linux")
-    kinds = [d.string(entry, "type") for entry in d.items(linux, "namespaces", "linux.")]
-    flags = sum([namespaces.FLAG_OF[kind] for kind in set(kinds)])
-    now = time.time()
-    created = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
-    annotations = {key: str(value) for key, value in d.mapping(config, "annotations").items()}
-    root = d.string(d.mapping(config, "root"), "path")
-    rootfs = root if root.startswith("/") else f"{bundle}/{root}"
-    path = _cgroup_path(config, identifier)
-    version = d.string(config, "ociVersion")
-    return Record(identifier, bundle, rootfs, path, flags, "user" in kinds, created, annotations, version)
-
-
-def state_document(status: Status) -> dict[str, Any]:
-    """What `state` prints (runtime-spec runtime.md#state)."""
-    record = status.record
-    return {
-        "ociVersion": record.spec_version,
-        "id": record.id,
-        "status": status.status,
-        "pid": status.process.pid if status.process is not None and status.status != "stopped" else 0,
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "annotations": record.annotations,
-    }
-
-
-def _hook_state(record: Record, status: str) -> bytes:
-    return fastjson.dumps(state_document(Status(record, status, None, None))).encode()
-
-
-def _hooks_if_bundle(record: Record, point: str) -> Sequence[Any]:
-    try:
-        return plan.hooks_of(load_config(record.bundle), point)
-    except errors.WherryError:
-        return ()  # the bundle is its maker's, who may have removed it
-
-
-def _with_default_devices(resources: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not resources.get("devices"):
-        return resources
-    return {**resources, "devices": [*resources["devices"], *cgroup_room.DEFAULT_DEVICES]}
-
-
-def _listen(saved: StateFile) -> int:
+def _listen(saved: StateFile, fds: list[int]) -> int:
     """The start socket. Bound through the directory's descriptor: a path of any length fits sun_path so."""
     base = os.open(saved.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
@@ -449,7 +401,8 @@ def _listen(saved: StateFile) -> int:
         listener.bind(f"/proc/self/fd/{base}/{saved.start_socket}")
         os.chmod(f"{saved.root}/{saved.start_socket}", 0o600)
         listener.listen(1)
-        return listener.detach()
+        fds.append(listener.detach())
+        return fds[-1]
     finally:
         listener.close()
         os.close(base)

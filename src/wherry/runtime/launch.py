@@ -7,16 +7,17 @@ start many containers at a time in one thread, and a command simply polls (`driv
 from __future__ import annotations
 
 import _socket
-import gc
 import os
 import select
 
 from wherry import errors
 from wherry.kernel import namespaces, processes, seqpacket, syscalls
+from wherry.runtime import child
 from wherry.runtime import hooks as hook_module
+from wherry.runtime.forker import message as forker_message
 from wherry.runtime.mount_plan import write_maps
 from wherry.runtime.rootfs import require_null
-from wherry.runtime.scene import Refused, Scene
+from wherry.runtime.scene import Scene
 from wherry.runtime.state import Process
 from wherry.spec import fastjson
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from typing import Any, NamedTuple, TypeVar
 
-    from wherry.runtime.scene import Operation
+    from wherry.runtime.forker import Forker
+    from wherry.runtime.process import Seccomp
 
     T = TypeVar("T")
     Waiting = Generator[int, None, T]
@@ -37,23 +39,28 @@ _SIGKILL = 9
 
 
 class Launch(NamedTuple):
-    """What to clone and what the child does. Descriptors stay the caller's."""
+    """What to clone and what the child needs. Descriptors stay the caller's."""
 
     flags: int
-    operations: Sequence[Operation]
+    recipe: list[Any]  # child.py
+    config: dict[str, Any]
+    config_text: bytes
+    filter: Seccomp | None
     stdio: tuple[int, int, int]
     trees: dict[str, int]
     cgroup_fd: int  # -1: none
     cgroup_entries: list[int]
     uid_map: str = ""
     gid_map: str = ""
-    join_pid: int = -1  # pidfd whose pid namespace the child is born in
+    pidfd: int = -1  # of the process whose namespaces are joined
+    join_pid: bool = False  # the child is born in its pid namespace
     start_socket: int = -1
     preserve: int = 0
-    state: bytes = b""  # what hooks read; %d is the pid
+    state: str = ""  # what hooks read
     hooks: tuple[hook_module.Hook, ...] = ()  # createRuntime, run here
     oom_score: int | None = None
-    keep: tuple[int, ...] = ()  # descriptors that operations use
+    terminal: bool = False
+    refork: bool = False  # the process will be a child of the first one's
     say_go: bool = True
 
 
@@ -79,57 +86,20 @@ def null_device() -> int:
     return _null
 
 
-def _run_child(launch: Launch, scene: Scene) -> None:
-    """The child's whole life; never returns."""
-    stage = "prepare"
-    try:
-        gc.disable()
-        _close_others(launch, scene)
-        os.umask(0)
-        for operation in launch.operations:
-            stage = ""
-            operation.apply(scene)
-        raise AssertionError("the plan does not end in exec")
-    except BaseException as error:  # noqa: BLE001 - a forked child has no one above it
-        if not stage:
-            stage = operation.describe()
-        try:
-            if isinstance(error, Refused):
-                scene.tell({"error": {"kind": error.kind, "text": str(error)}})
-            else:
-                number = error.errno if isinstance(error, OSError) else 0
-                scene.tell({"error": {"stage": stage, "errno": number or 0, "text": str(error) or repr(error)}})
-        finally:
-            os._exit(1)
-
-
-def _close_others(launch: Launch, scene: Scene) -> None:
-    """A child may wait long for its start: what it holds of others (their pipes, clients) would never see an end."""
-    keep = {scene.channel.fileno(), scene.null, launch.start_socket, *launch.stdio, *launch.cgroup_entries}
-    keep.update(launch.trees.values(), launch.keep, range(3 + launch.preserve))
-    first = 3
-    for fd in sorted(keep):
-        if fd >= first:
-            if fd > first:
-                processes.close_range(first, fd - 1)
-            first = fd + 1
-    processes.close_range(first)
-
-
 def _clone(launch: Launch) -> int:
-    if launch.join_pid >= 0:
-        own = namespaces.open_namespace("self", "pid")
-        namespaces.setns(launch.join_pid, namespaces.CLONE_NEWPID)
+    if not launch.join_pid:
+        return _plain_clone(launch)
+    own = namespaces.open_namespace("self", "pid")
+    namespaces.setns(launch.pidfd, namespaces.CLONE_NEWPID)
+    try:
+        return _plain_clone(launch)
+    finally:
+        # In the child too: there it fails (a namespace above its own), and is of no use.
         try:
-            return _plain_clone(launch)
-        finally:
-            # In the child too: there it fails (a namespace above its own), and is of no use.
-            try:
-                namespaces.setns(own, namespaces.CLONE_NEWPID)
-            except OSError:
-                pass
-            os.close(own)
-    return _plain_clone(launch)
+            namespaces.setns(own, namespaces.CLONE_NEWPID)
+        except OSError:
+            pass
+        os.close(own)
 
 
 def _plain_clone(launch: Launch) -> int:
@@ -138,68 +108,100 @@ def _plain_clone(launch: Launch) -> int:
     return syscalls.clone(launch.flags | _SIGCHLD)
 
 
-def launch_process(launch: Launch, record: Callable[[Process], None]) -> Waiting[Launched]:
+def _fork_here(launch: Launch, ours: _socket.socket, theirs: _socket.socket) -> int:
+    """The child's pid; in the child this does not return."""
+    scene = Scene(theirs, launch.stdio, null_device())
+    scene.trees, scene.cgroup_entries = launch.trees, launch.cgroup_entries
+    scene.start_socket, scene.preserve, scene.state = launch.start_socket, launch.preserve, launch.state.encode()
+    scene.pidfd = launch.pidfd
+    pid = _clone(launch)
+    if pid == 0:
+        child.run(launch.recipe, launch.config, launch.filter, scene)
+    return pid
+
+
+def _fork_there(launch: Launch, ours: _socket.socket, theirs: _socket.socket, forker: Forker) -> None:
+    """Have the forker do it. Its child's first message carries the pid."""
+    ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    forker.fork(theirs.fileno(), launch.flags, launch.pidfd if launch.join_pid else -1, launch.cgroup_fd)
+    header = {
+        "recipe": launch.recipe,
+        "stdio": [fd >= 0 for fd in launch.stdio],
+        "entries": len(launch.cgroup_entries),
+        "trees": list(launch.trees),
+        "start": launch.start_socket >= 0,
+        "pidfd": launch.pidfd >= 0,
+        "state": launch.state,
+    }
+    given = [*launch.stdio, *launch.cgroup_entries, *launch.trees.values(), launch.start_socket, launch.pidfd]
+    data = forker_message(header, launch.config_text, launch.filter)
+    seqpacket.send(ours, data, [fd for fd in given if fd >= 0])
+
+
+def launch_process(
+    launch: Launch, record: Callable[[Process], None], forker: Forker | None = None
+) -> Waiting[Launched]:
     """Clone, converse, and return when the program runs (or waits for `start`). `record` is called before it may run.
 
     Raises the tree of wherry.errors when it does not come to that; the process is gone and reaped then.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    scene = Scene(theirs, launch.stdio, null_device())
-    scene.trees, scene.cgroup_entries = launch.trees, launch.cgroup_entries
-    scene.start_socket, scene.preserve, scene.state = launch.start_socket, launch.preserve, launch.state
+    conversation = _Conversation(launch, ours, record)
     try:
-        pid = _clone(launch)
-    except BaseException:
-        ours.close()
+        if forker is None or launch.preserve:
+            conversation.know(_fork_here(launch, ours, theirs))
+        else:
+            _fork_there(launch, ours, theirs, forker)
         theirs.close()
-        raise
-    if pid == 0:
-        _run_child(launch, scene)
-    theirs.close()
-    conversation = _Conversation(launch, ours, pid, record)
-    try:
         return (yield from conversation.hold())
     except BaseException:
         conversation.abandon()
         raise
     finally:
         ours.close()
+        theirs.close()
 
 
 class _Conversation:
     """The parent's side, from clone to exec."""
 
-    def __init__(self, launch: Launch, channel: _socket.socket, pid: int, record: Callable[[Process], None]) -> None:
+    def __init__(self, launch: Launch, channel: _socket.socket, record: Callable[[Process], None]) -> None:
         self.launch = launch
         self.channel = channel
         self.record = record
-        self.pids = [pid]
-        self.kinds = {type(operation).__name__ for operation in launch.operations}
+        self.pids: list[int] = []
         self.hooked = False
         self.pidfd = -1
         self.console = -1
         self.warnings: list[str] = []
         self.process: Process | None = None
 
-    def hold(self) -> Waiting[Launched]:
+    def know(self, pid: int) -> None:
+        """The child is there."""
         launch = self.launch
+        self.pids.append(pid)
         if launch.oom_score is not None:
             self._write_oom_score(launch.oom_score)
         if launch.uid_map:
-            write_maps(self.pids[0], launch.uid_map, launch.gid_map)
-            self.channel.send(b"mapped")
-        if "Fork" not in self.kinds:
-            self._take(self.pids[0])
+            write_maps(pid, launch.uid_map, launch.gid_map)
+            self._say(b"mapped")
+        if not launch.refork:
+            self._take(pid)
+
+    def hold(self) -> Waiting[Launched]:
+        """Listen until the program runs."""
         while True:
             yield self.channel.fileno()
             try:
-                message = seqpacket.receive(self.channel)
+                data, fds, sender = _receive(self.channel)
             except ConnectionResetError:
-                message = None
-            if message is None:
+                data, fds, sender = b"", [], 0
+            if not data:
                 break
-            data, fds = message
-            if (yield from self._handle(fastjson.loads(data), fds)):
+            message = fastjson.loads(data)
+            if "born" in message and not self.pids:
+                self.know(sender)
+            elif (yield from self._handle(message, fds)):
                 break
         if self.process is None:
             raise errors.Internal("the process ended before it was set up")
@@ -225,7 +227,7 @@ class _Conversation:
         The last steps of an exec may happen under the eyes of a container that can trace it (exec_plan.py), and so
         the other end is not believed: each thing is accepted once, where the plan has it.
         """
-        if "console" in message and self.console < 0 and self.kinds & {"Console"} and len(fds) == 1:
+        if "console" in message and self.console < 0 and self.launch.terminal and len(fds) == 1:
             self.console = fds[0]
             return False
         close_all(fds)
@@ -233,7 +235,7 @@ class _Conversation:
             raise failure(message["error"])
         if "warning" in message and len(self.warnings) < 100:
             self.warnings.append(str(message["warning"]))
-        elif "pid" in message and self.process is None and "Fork" in self.kinds:
+        elif "pid" in message and self.process is None and self.launch.refork:
             os.waitpid(self.pids[0], 0)
             found = processes.stat(int(message["pid"]))
             if found is None or found.parent != os.getpid():
@@ -251,7 +253,8 @@ class _Conversation:
         return False
 
     def _state(self) -> bytes:
-        return self.launch.state.replace(b'"pid":0', b'"pid":%d' % (self.process.pid if self.process else 0))
+        pid = self.process.pid if self.process else 0
+        return self.launch.state.replace('"pid":0', f'"pid":{pid}').encode()
 
     def _write_oom_score(self, score: int) -> None:
         try:
@@ -271,6 +274,24 @@ class _Conversation:
         for fd in (self.pidfd, self.console):
             if fd >= 0:
                 os.close(fd)
+
+
+def _receive(channel: _socket.socket) -> tuple[bytes, list[int], int]:
+    """A message, its descriptors, and the sender's pid where SO_PASSCRED is set, else 0; b"" at the end."""
+    data, ancillary, _, _ = channel.recvmsg(65536, _ANCILLARY, _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    sender = 0
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            usable = len(payload) - len(payload) % 4
+            fds += [int.from_bytes(payload[i : i + 4], "little") for i in range(0, usable, 4)]
+        elif level == _socket.SOL_SOCKET and kind == _SCM_CREDENTIALS:
+            sender = int.from_bytes(payload[:4], "little")
+    return data, fds, sender
+
+
+_SCM_CREDENTIALS = 2
+_ANCILLARY = _socket.CMSG_SPACE(16 * 4) + _socket.CMSG_SPACE(12)
 
 
 def run_hooks(point: str, hooks: Sequence[hook_module.Hook], state: bytes) -> Waiting[None]:
@@ -297,7 +318,8 @@ def failure(error: dict[str, Any]) -> errors.WherryError:
     """The exception for what a child said."""
     kind, text = error.get("kind"), str(error.get("text"))
     if kind in _KINDS:
-        made: errors.WherryError = getattr(errors, kind)(text)
+        hint = error.get("hint")
+        made: errors.WherryError = getattr(errors, kind)(text, hint=None if hint is None else str(hint))
         return made
     return errors.Internal(f"{error.get('stage')}: {text}")
 

@@ -10,6 +10,7 @@ import sys
 from wherry.kernel import processes, seqpacket
 from wherry.runtime import sealed
 from wherry.runtime.container import Runtime
+from wherry.runtime.forker import Forker
 from wherry.runtime.launch import null_device
 from wherry.runtime.monitor import Monitor
 
@@ -39,14 +40,14 @@ def main(exec_root: str) -> int:
     import wherry.kernel.cgroups.v2
     import wherry.kernel.seccomp  # noqa: F401
 
-    monitor = Monitor(Runtime(f"{exec_root}/runtime"), seqpacket.listen(f"{exec_root}/monitor.sock"))
-    monitor.adopt()
-    null_device()
-    os.write(writing, b"\0")
-    os.close(writing)
     # Objects that exist now live as long as the process: the collector must not touch their pages after a fork.
     gc.collect()
     gc.freeze()
+    runtime = Runtime(f"{exec_root}/runtime", Forker(null_device()))
+    monitor = Monitor(runtime, seqpacket.listen(f"{exec_root}/monitor.sock"))
+    monitor.adopt()
+    os.write(writing, b"\0")
+    os.close(writing)
     monitor.serve_forever()
     return 0
 

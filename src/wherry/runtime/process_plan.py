@@ -150,8 +150,8 @@ def personality(linux: Mapping[str, Any]) -> p.Schedule | None:
     return p.Schedule(None, _PERSONALITIES[domain])
 
 
-def seccomp(profile: Mapping[str, Any]) -> p.Seccomp | None:
-    """A filter from a `linux.seccomp` object, compiled or taken from the cache."""
+def seccomp(profile: Mapping[str, Any] | None, cache: str | None = None) -> p.Seccomp | None:
+    """A filter from a `linux.seccomp` object, compiled or taken from the cache, a directory."""
     if not profile:
         return None
     from wherry.kernel import seccomp as compiler
@@ -161,7 +161,7 @@ def seccomp(profile: Mapping[str, Any]) -> p.Seccomp | None:
 
         raise Unimplemented("seccomp notification (linux.seccomp.listenerPath) is not supported")
     try:
-        return p.Seccomp(compiler.compile(profile), compiler.flags(profile))
+        return p.Seccomp(compiler.compile(profile, cache), compiler.flags(profile))
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise

@@ -40,7 +40,9 @@ class Scene:
         "channel",
         "console",
         "mask",
+        "network",
         "null",
+        "pidfd",
         "preserve",
         "root",
         "start_socket",
@@ -59,6 +61,8 @@ class Scene:
         self.console = -1  # pty slave
         self.mask = -1  # a detached empty read-only tmpfs
         self.state = b""  # what hooks read
+        self.pidfd = -1  # of the process whose namespaces are joined (exec)
+        self.network = -1  # a network namespace made in advance, its loopback up
         self.preserve = 0  # descriptors from 3 on that the program shall have
         self.start_socket = -1  # listening: the process waits here for `start`
 

@@ -6,8 +6,11 @@ a container mounts can stand in their way (CVE-2025-52881).
 
 from __future__ import annotations
 
+import _socket
 import errno
+import fcntl
 import os
+import struct
 
 from wherry.kernel import files, namespaces, syscalls
 from wherry.kernel.processes import PR_SET_DUMPABLE, prctl
@@ -171,15 +174,9 @@ class Names(NamedTuple):
 
     def apply(self, scene: Scene) -> None:
         if self.host:
-            _sethostname(self.host)
+            _socket.sethostname(self.host)
         if self.domain:
             namespaces.set_domain_name(self.domain)
-
-
-def _sethostname(name: str) -> None:
-    import _socket
-
-    _socket.sethostname(name)
 
 
 class Sysctls(NamedTuple):
@@ -222,13 +219,15 @@ class LoopbackUp(NamedTuple):
         return "bring up the loopback device"
 
     def apply(self, scene: Scene) -> None:
-        import _socket
-        import fcntl
-        import struct
+        if scene.network < 0:
+            bring_up_loopback()
 
-        sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-        try:
-            # SIOCSIFFLAGS (0x8914) with IFF_UP | IFF_RUNNING.
-            fcntl.ioctl(sock.fileno(), 0x8914, struct.pack("16sH14x", b"lo", 0x41))
-        finally:
-            sock.close()
+
+def bring_up_loopback() -> None:
+    """Set `lo` up in the calling thread's network namespace."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        # SIOCSIFFLAGS (0x8914) with IFF_UP | IFF_RUNNING.
+        fcntl.ioctl(sock.fileno(), 0x8914, struct.pack("16sH14x", b"lo", 0x41))
+    finally:
+        sock.close()
