@@ -25,6 +25,8 @@ _OPTIONAL = (
     "Manifests Swarm Warnings"
 )
 OPTIONAL = frozenset(_OPTIONAL.split())
+# Where Go's name of a field and JSON's key are not the same word.
+_KEYS_OF_FIELDS = {"APIVersion": "ApiVersion", "ID": "Id"}
 
 
 class _Break(Exception):
@@ -163,6 +165,8 @@ class Template:
         if arguments:
             raise TemplateError(f"{where}: {name} has arguments but cannot be invoked as function")
         if isinstance(value, dict):
+            # Templates name Go's fields, documents JSON's keys; nearly everywhere they are the same word.
+            name = name if name in value else _KEYS_OF_FIELDS.get(name, name)
             if name not in value:
                 if name in OPTIONAL:
                     return None
