@@ -171,6 +171,11 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         _report(context, str(error))
         return 1
+    except Exception as error:
+        _report(context, f"internal error: {type(error).__name__}: {error}")
+        if context is not None and context.debug:
+            raise
+        return 1
 
 
 def _report(context: Context | None, message: str) -> None:
