@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from wherry.content import ContentStore
 from wherry.engine.config import DaemonConfig
@@ -38,18 +39,22 @@ def assemble(config: DaemonConfig) -> Parts:
     volumes = Volumes(config.data_root / "volumes", store)
 
     async def open_monitor(on_exit: Callable[[Exit], None], on_lost: Callable[[], None]) -> Monitor:
-        try:
-            return await runtime.Monitor.connect(config.monitor_socket, on_exit, on_lost)
-        except Unavailable:
-            await asyncio.to_thread(runtime.spawn, config.exec_root)
-            return await runtime.Monitor.connect(config.monitor_socket, on_exit, on_lost)
+        # Without containers it ends when its last client goes: a connection may have reached the queue of one that is
+        # about to end, so only an answer counts.
+        with suppress(Unavailable):
+            monitor = await runtime.Monitor.connect(config.monitor_socket, on_exit, on_lost)
+            await monitor.ping()
+            return monitor
+        await asyncio.to_thread(runtime.spawn, config.exec_root)
+        return await runtime.Monitor.connect(config.monitor_socket, on_exit, on_lost)
 
     async def open_logger(on_eof: Callable[[str], None], on_lost: Callable[[], None]) -> Logger:
-        try:
-            return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
-        except Unavailable:
-            await asyncio.to_thread(logs.spawn, config.exec_root)
-            return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
+        with suppress(Unavailable):
+            logger = await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
+            await logger.streams()
+            return logger
+        await asyncio.to_thread(logs.spawn, config.exec_root)
+        return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
 
     def clear() -> None:
         cgroup(config.cgroup_parent).delete()

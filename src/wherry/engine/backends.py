@@ -47,6 +47,16 @@ class Backends:
         """The logger; Unavailable when it cannot be had within seconds."""
         return self._logger.connection or await self._logger.wait()
 
+    @property
+    def current_logger(self) -> Logger | None:
+        """The logger, unless it is lost just now."""
+        return self._logger.connection
+
+    async def complete_logger(self) -> Logger:
+        """The logger, when it has every container's streams; not for those who give it them."""
+        await self._logger.settled()
+        return await self.logger()
+
     async def close(self) -> None:
         """Disconnect; both go on."""
         for supervised in (self._monitor, self._logger):
@@ -75,7 +85,8 @@ class Supervised(Generic[T]):
         self._make = make
         self._on_again = on_again
         self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_turn = asyncio.Lock()
         self._closed = False
 
     async def open(self) -> None:
@@ -94,24 +105,30 @@ class Supervised(Generic[T]):
             raise Unavailable(f"the {self.name} does not answer", hint="see the daemon's log")
         return self.connection
 
+    async def settled(self) -> None:
+        """Wait until a loss has been dealt with."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self) -> None:
         """Let go."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         connection, self.connection = self.connection, None
         if connection is not None:
             self._let_go(connection)
 
     def _lost(self) -> None:
-        if self._closed:
-            return
+        if self._closed or self.connection is None:
+            return  # while it is being made, whoever makes it finds out
         self.connection = None
         self._ready.clear()
-        if self._task is None or self._task.done():
-            log.warning("the %s was lost; starting it again", self.name)
-            self._task = asyncio.get_running_loop().create_task(self._again())
+        log.warning("the %s was lost; starting it again", self.name)
+        task = asyncio.get_running_loop().create_task(self._again())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _again(self) -> None:
         while self.connection is None:
@@ -120,4 +137,9 @@ class Supervised(Generic[T]):
             except (WherryError, OSError) as error:
                 log.error("cannot start the %s: %s", self.name, error)
                 await asyncio.sleep(_PAUSE)
-        await self._on_again()
+        # Lost once more meanwhile, it is made again by another task, and what follows from that waits for its turn.
+        async with self._in_turn:
+            try:
+                await self._on_again()
+            except (WherryError, OSError) as error:
+                log.error("after the %s was started again: %s", self.name, error)

@@ -1,10 +1,12 @@
 """One container in memory."""
 
 import asyncio
+import os
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from wherry.engine.records import Definition, State
+from wherry.logs.client import Streams
 
 
 class WaitResult(NamedTuple):
@@ -14,16 +16,33 @@ class WaitResult(NamedTuple):
     error: str | None
 
 
+NO_STREAMS = Streams(None, None, None, None)
+
+
 class Run:
     """One run of a container's process, from its start until its exit was dealt with."""
 
-    __slots__ = ("died", "ended", "kill_signal")
+    __slots__ = ("died", "ended", "kept", "kill_signal")
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WaitResult] = loop.create_future()
         self.died = False
         self.kill_signal: int | None = None
+        # Copies of our ends of its streams: with the monitor's and the logger's the third, so that any two may die.
+        self.kept = NO_STREAMS
+
+    def keep(self, streams: Streams) -> None:
+        """Copy them."""
+        self.let_go()
+        self.kept = Streams(*(None if fd is None else os.dup(fd) for fd in streams))
+
+    def let_go(self) -> None:
+        """Close the copies."""
+        kept, self.kept = self.kept, NO_STREAMS
+        for fd in kept:
+            if fd is not None:
+                os.close(fd)
 
 
 class Container:

@@ -60,6 +60,9 @@ class Engine:
         await core.settle()
         if hasattr(core, "backends"):
             await core.backends.close()
+        for container in core.index:
+            if container.run is not None:
+                container.run.let_go()
         if not any(container.state.running or container.run for container in core.index):
             await asyncio.to_thread(core.parts.clear)
         await asyncio.to_thread(core.parts.close)

@@ -57,6 +57,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
             endpoint=None,
         )
         container.run = None
+        run.let_go()
         removing = container.definition.host.auto_remove and not restart
         if not removing:
             core.save_state(container)
@@ -92,7 +93,7 @@ def _announce(core: Core, container: Container, exit: Exit, endpoint: Endpoint |
 
 async def _close_log(core: Core, id: str) -> None:
     try:
-        logger = await core.backends.logger()
+        logger = await core.backends.complete_logger()
         if not await logger.drain(id, _DRAIN_SECONDS):
             log.warning("%s: a process outside holds its output open; its log ends here", id)
         await logger.close(id)

@@ -101,11 +101,21 @@ async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:
         opening = logger.open(container.id, target, pipes.ours)
         await _with_network(core, container, inputs, preparing, opening)
     rootfs = core.parts.snapshots.mounts(container.id)
-    hold = [fd for fd in (pipes.ours.stdout, pipes.ours.stderr) if fd is not None]
-    started = await monitor.run(container.id, core.bundle(container.id), rootfs, pipes.theirs, hold)
+    run = container.run
+    assert run is not None
+    run.keep(_lasting(container, pipes.ours))
+    started = await monitor.run(container.id, core.bundle(container.id), rootfs, pipes.theirs, run.kept.held())
     if definition.config.tty:
         await _open_console(core, container, started, target)
+    elif core.backends.current_logger is not logger:
+        # It was lost since it was given these streams, and its successor could not know of them yet.
+        await (await core.backends.logger()).open(container.id, target, pipes.ours)
     return started
+
+
+def _lasting(container: Container, ours: Streams) -> Streams:
+    """What must outlive a logger: an input that ends with its client ends with the logger too."""
+    return ours._replace(stdin=None) if container.definition.config.stdin_once else ours
 
 
 async def _open_console(core: Core, container: Container, started: Started, target: LogTarget) -> None:
@@ -114,7 +124,10 @@ async def _open_console(core: Core, container: Container, started: Started, targ
         raise Internal("the monitor gave no console", object=container.id)
     try:
         logger = await core.backends.logger()
-        await logger.open(container.id, target, Streams(None, None, None, console))
+        streams = Streams(None, None, None, console)
+        await logger.open(container.id, target, streams)
+        if container.run is not None:
+            container.run.keep(streams)
     except WherryError:
         os.close(started.pidfd)
         raise
@@ -299,6 +312,7 @@ async def _undo(core: Core, container: Container, run: Run, error: Exception) ->
     """Nothing of the attempt is left; the container keeps its error and exit code, as docker's does."""
     await clean_up(core, container)
     container.run = None
+    run.let_go()
     container.set_state(
         status="exited" if container.state.started_ns else "created",
         pid=0,

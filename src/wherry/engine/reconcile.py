@@ -13,11 +13,11 @@ import time
 from collections.abc import Sequence
 
 from wherry.engine import exits, launch, removal
-from wherry.engine.container import Container, Run
+from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.parts import ContainerState
 from wherry.engine.records import load_definition, load_state
-from wherry.errors import WherryError
+from wherry.errors import NotFound, WherryError
 from wherry.logs.client import Streams
 from wherry.network.endpoint import Endpoint
 from wherry.state import Delete
@@ -57,10 +57,29 @@ async def reconcile(core: Core) -> None:
             pid=found.pid or container.state.pid,
             process_start=found.start_time or container.state.process_start,
         )
+        await _recover_streams(core, container)
     await adopt_streams(core)
     await _finish_dead(core, seen, live)
     await _sweep(core, seen)
     _start_by_policy(core, live)
+
+
+async def _recover_streams(core: Core, container: Container) -> None:
+    """Copies of its streams from the monitor, or, when that is a new one, from the logger for both of us."""
+    run = container.run
+    assert run is not None
+    monitor, logger = await core.backends.monitor(), await core.backends.logger()
+    try:
+        held = [fd for fd in await monitor.held(container.id) if fd >= 0]
+        if held:
+            run.kept = Streams.of_held(held, tty=container.definition.config.tty)
+        else:
+            run.kept = await logger.copies(container.id)
+            await monitor.hold(container.id, run.kept.held())
+    except NotFound:
+        pass  # its output has ended
+    except WherryError as error:
+        log.warning("the streams of %s could not be recovered: %s", container.id, error)
 
 
 def _start_rooms(core: Core, endpoints: Sequence[Endpoint], live: Sequence[Container]) -> None:
@@ -82,28 +101,20 @@ def _is_live(container: Container, found: ContainerState | None) -> bool:
 
 
 async def adopt_streams(core: Core) -> None:
-    """A logger started anew is given the monitor's copies of every running container's streams."""
-    logger, monitor = await core.backends.logger(), await core.backends.monitor()
+    """A logger started anew is given the streams of every running container."""
+    logger = await core.backends.logger()
     open_streams = set(await logger.streams())
     for container in list(core.index):
-        if container.run is None or container.id in open_streams or container.state.status == "starting":
+        run = container.run
+        if run is None or container.id in open_streams or container.state.status == "starting":
+            continue
+        if run.kept == NO_STREAMS:
+            log.warning("the output of %s is lost: it died with all who held it", container.id)
             continue
         try:
-            held = [fd for fd in await monitor.held(container.id) if fd >= 0]
+            await logger.open(container.id, launch.log_target(core, container), run.kept)
         except WherryError as error:
             log.warning("the output of %s is lost: %s", container.id, error)
-            continue
-        try:
-            if container.definition.config.tty:
-                streams = Streams(None, None, None, held[0] if held else None)
-            else:
-                streams = Streams(None, held[0] if held else None, held[1] if len(held) > 1 else None, None)
-            await logger.open(container.id, launch.log_target(core, container), streams)
-        except WherryError as error:
-            log.warning("the output of %s is lost: %s", container.id, error)
-        finally:
-            for fd in held:
-                os.close(fd)
     for id in open_streams - {container.id for container in core.index if container.run is not None}:
         await logger.close(id)
 
@@ -190,7 +201,7 @@ def _start_by_policy(core: Core, live: Sequence[Container]) -> None:
 
 
 async def after_monitor(core: Core) -> None:
-    """A new monitor has taken over: exits that happened between are its news now."""
+    """A new monitor has taken over: exits that happened between are its news now, and it needs copies of streams."""
     monitor = await core.backends.monitor()
     seen = {found.id: found for found in await monitor.list()}
     for container in list(core.index):
@@ -200,3 +211,8 @@ async def after_monitor(core: Core) -> None:
         if found is None or found.status == "stopped":
             ended = found.exit if found is not None else None
             await exits.finish(core, container, ended or _Unknown(container.id))
+            continue
+        try:
+            await monitor.hold(container.id, container.run.kept.held())
+        except WherryError as error:
+            log.warning("the monitor does not hold the streams of %s: %s", container.id, error)

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,18 @@ class Streams(NamedTuple):
     stdout: int | None
     stderr: int | None
     console: int | None
+
+    def held(self) -> list[int]:
+        """As a list for the monitor to hold: the console, or the outputs and then the input."""
+        return [fd for fd in (self.console, self.stdout, self.stderr, self.stdin) if fd is not None]
+
+    @classmethod
+    def of_held(cls, fds: Sequence[int], *, tty: bool) -> "Streams":
+        """What `held` was made from."""
+        if tty:
+            return cls(None, None, None, fds[0] if fds else None)
+        stdout, stderr, stdin = [*fds, *[None] * 3][:3]
+        return cls(stdin, stdout, stderr, None)
 
 
 class Logger:
@@ -94,6 +106,11 @@ class Logger:
         """The ids whose streams are open."""
         reply, _ = await self._call("streams", [])
         return list(reply["streams"])
+
+    async def copies(self, id: str) -> Streams:
+        """Copies of what `open` was given for `id`, less an input that ends with its client; NotFound."""
+        reply, descriptors = await self._call("copies", [], id=id)
+        return Streams(None, None, None, None)._replace(**dict(zip(reply["streams"], descriptors, strict=True)))
 
     async def stop(self) -> None:
         """End the logger process: for tests and for `wherry daemon` when asked to take everything down."""

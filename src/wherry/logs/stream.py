@@ -135,6 +135,16 @@ class Stream:
             raise OSError(errno.ENOTTY, "the container has no terminal")
         fcntl.ioctl(self._console, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
+    def copies(self) -> "tuple[dict[str, list[str]], list[int]]":
+        """The descriptors that another logger would need, and their names. Input that ends with a client is not one."""
+        if self._console >= 0:
+            found = {"console": self._console}
+        else:
+            found = {_NAMES[output.number]: output.fd for output in self._outputs}
+            if self._stdin >= 0 and not self._stdin_once:
+                found["stdin"] = self._stdin
+        return {"streams": list(found)}, [os.dup(fd) for fd in found.values()]
+
     def close(self) -> None:
         """End: write what is left, let every client have what it is owed, release everything, say so."""
         for output in list(self._outputs):

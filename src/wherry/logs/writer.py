@@ -109,6 +109,8 @@ class LoggerProcess:
             if stream is not None:
                 stream.close()
             return {}, []
+        if operation == "copies":
+            return self._known(message["id"]).copies()
         if operation == "streams":
             return {"streams": [name for name, stream in self._streams.items() if stream.opened]}, []
         if operation == "stop":

@@ -152,6 +152,10 @@ class Monitor:
         copies = iter(fds)
         return [next(copies) if there else -1 for there in present]
 
+    async def hold(self, id: str, fds: Sequence[int]) -> None:
+        """Keep copies of these in the place of what is held. NotFound when there is no such container."""
+        await self._call("hold", {"id": id}, [*fds])
+
     async def release(self, id: str, index: int) -> None:
         """Close one held descriptor."""
         await self._ask("release", id=id, index=index)

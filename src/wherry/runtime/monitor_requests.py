@@ -43,6 +43,7 @@ class Requests:
             "state": self._state,
             "list": self._list,
             "held": self._get_held,
+            "hold": self._hold,
             "release": self._release,
         }
 
@@ -147,6 +148,15 @@ class Requests:
         held = self._held.get(arguments["id"], [])
         # Released ones leave a gap in the order: the client is told where.
         return [fd >= 0 for fd in held], [os.dup(fd) for fd in held if fd >= 0]
+
+    def _hold(self, arguments: Arguments, fds: list[int]) -> Answer:
+        """In the place of what is held: for a container that an earlier monitor started."""
+        yield from ()
+        identifier = arguments["id"]
+        self._runtime.status(identifier)
+        close_all(self._held.pop(identifier, ()))
+        self._held[identifier] = [os.dup(fd) for fd in fds]
+        return None, []
 
     def _release(self, arguments: Arguments, fds: list[int]) -> Answer:
         yield from ()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from wherry.engine import DaemonConfig, Engine
 from wherry.engine.parts import Parts
 from wherry.errors import Conflict, FailedPrecondition, NotFound, PermissionDenied
+from wherry.logs.client import Streams
 from wherry.network.endpoint import Endpoint, EndpointRequest, PublishedPort
 from wherry.spec.digest import Digest
 from wherry.spec.mount import Mount
@@ -370,6 +371,12 @@ class Monitor:
     async def held(self, id: str) -> builtins.list[int]:
         return [os.dup(fd) for fd in self._world.processes[id].held]
 
+    async def hold(self, id: str, fds: Sequence[int]) -> None:
+        process = self._world.processes[id]
+        for fd in process.held:
+            os.close(fd)
+        process.held = [os.dup(fd) for fd in fds]
+
     def close(self) -> None:
         with suppress(ValueError):
             self._world.clients.remove(self)
@@ -401,6 +408,11 @@ class Logger:
 
     async def streams(self) -> list[str]:
         return list(self._world.streams)
+
+    async def copies(self, id: str) -> Streams:
+        if id not in self._world.streams:
+            raise NotFound(f"no streams of {id} are open")
+        return Streams.of_held([os.dup(fd) for fd in self._world.streams[id]], tty=False)
 
     def disconnect(self) -> None:
         pass
