@@ -1,5 +1,6 @@
 """The daemon as a process: beginnings, ends, and what lies between them."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +83,29 @@ def test_a_second_daemon_on_the_same_roots_is_refused(own: Daemon) -> None:
         shutil.rmtree(second.root)
     with Api(own.host) as api:
         assert api.get("/_ping").body == b"OK"
+
+
+def test_open_streams_do_not_delay_the_end(own: Daemon) -> None:
+    own.start()
+    with Api(own.host) as api:
+        load_image(api)
+        api.run("c1", Image="bb", Cmd=["sleep", "1000"])
+        with contextlib.ExitStack() as stack:
+            attached = stack.enter_context(api.hijack("/containers/c1/attach?stream=1&stdout=1"))
+            for request in ("GET /events", "POST /containers/c1/wait", "GET /containers/c1/logs?stdout=1&follow=1"):
+                wire = stack.enter_context(socket.socket(socket.AF_UNIX))
+                wire.settimeout(20)
+                wire.connect(str(own.socket))
+                wire.sendall(f"{request} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+                assert wire.recv(4096).startswith(b"HTTP/1.1 200")
+            start = time.monotonic()
+            own.stop()
+            assert time.monotonic() - start < 8
+            assert attached.rest() == b""
+            assert wire.recv(4096) == b""
+    own.start()
+    with Api(own.host) as api:
+        assert api.delete("/containers/c1?force=1").status == 204
 
 
 def test_tls_with_the_real_client(own: Daemon, docker: DockerCli, tmp_path: Path) -> None:

@@ -28,13 +28,14 @@ _EARLY_LIMIT = 256 << 10
 class Connection(RequestHandler):
     """A connection that can be taken over by the handler of its current request."""
 
-    __slots__ = ("_early", "_gone", "_held", "_partial", "at_eof")
+    __slots__ = ("_early", "_gone", "_held", "_partial", "_taken", "at_eof")
 
     def __init__(self, manager: Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._partial = b""
         self._early = b""
         self._held = False
+        self._taken = False
         self._gone: Callable[[], object] | None = None
         self.at_eof = False
 
@@ -83,12 +84,20 @@ class Connection(RequestHandler):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self.keep_alive(False)
+        self._taken = True
         early, self._early = self._early, b""
         transport.set_protocol(protocol)
         # A paused transport stays paused over set_protocol; resuming one that is not paused does nothing.
         if not self.at_eof:
             transport.resume_reading()
         return transport, early
+
+    def end_stream(self) -> None:
+        """The daemon stops: end what would otherwise go on for as long as the client likes."""
+        if self._taken and self.transport is not None:
+            self.transport.close()
+        elif self._gone is not None:
+            self._gone()
 
     def release(self) -> None:
         """The request did not take the connection over: what was held back is HTTP after all."""
@@ -134,6 +143,13 @@ class Connection(RequestHandler):
 
 class ConnectionServer(Server):
     """Makes `Connection`s."""
+
+    async def stop(self, timeout: float) -> None:
+        """End all connections: idle ones and streams at once, others once answered, or after `timeout` seconds."""
+        self.pre_shutdown()
+        for connection in self.connections:
+            cast(Connection, connection).end_stream()
+        await self.shutdown(timeout)
 
     def __call__(self) -> RequestHandler:
         """A protocol for one more client."""

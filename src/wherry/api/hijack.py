@@ -84,7 +84,7 @@ class ClientEnd(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send `data` without waiting."""
-        if not self.closed.done():
+        if data and not self.closed.done():
             self.transport.write(data)
 
     async def write(self, data: bytes) -> None:

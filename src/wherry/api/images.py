@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wherry.api import image_documents
 from wherry.api.bodies import send_written, upload
 from wherry.api.call import Call
+from wherry.api.connection import cancelled_when_gone
 from wherry.api.progress import ProgressStream, run_with_progress
 from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
@@ -125,7 +126,8 @@ async def _pull(call: Call) -> Answer:
     auth = _registry_auth(call)
 
     async def work(progress: ProgressStream) -> None:
-        image = await call.engine.images.pull(reference, query.get("platform") or None, auth, progress)
+        with cancelled_when_gone(call.request):
+            image = await call.engine.images.pull(reference, query.get("platform") or None, auth, progress)
         _emit(call, "pull", image, reference)
 
     return await run_with_progress(call, work)

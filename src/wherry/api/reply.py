@@ -104,7 +104,7 @@ class Stream:
     def send(self, data: bytes) -> None:
         """Send `data` without waiting; nothing happens when the client has gone."""
         transport = self._request.transport
-        if transport is not None and not transport.is_closing():
+        if data and transport is not None and not transport.is_closing():
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def end(self) -> "Stream":

@@ -9,14 +9,13 @@ from typing import Any
 from wherry.api.call import Call
 from wherry.api.connection import cancelled_when_gone
 from wherry.api.detach import DetachKeys
-from wherry.api.hijack import ClientEnd, frame, relay, stream_type
+from wherry.api.hijack import ClientEnd, relay, stream_type
 from wherry.api.reply import JSON, Answer, Stream, TakenOver, dump_json, reply_json
 from wherry.api.router import Route
 from wherry.errors import InvalidArgument
 
 _CONDITIONS = ("", "not-running", "next-exit", "removed")
 _BATCH = 128 << 10
-_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 async def wait(call: Call) -> Answer:
@@ -77,18 +76,25 @@ def _tail(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
+_HEADERS = {"stdout": b"\x01\0\0\0", "stderr": b"\x02\0\0\0"}
+
+
 def line_writer(tty: bool, timestamps: bool, details: bool) -> Callable[[Any], bytes]:
     """How a log record is sent: framed unless from a terminal, its time before it when asked for."""
 
-    def write(record: Any) -> bytes:
+    def plain(record: Any) -> bytes:
+        line: bytes = record.line
+        return _HEADERS[record.stream] + len(line).to_bytes(4, "big") + line
+
+    def with_more(record: Any) -> bytes:
         line: bytes = record.line
         if details:
             line = b" " + line
         if timestamps:
             line = timestamp(record.time_ns) + b" " + line
-        return line if tty else frame(_NUMBERS[record.stream], line)
+        return line if tty else _HEADERS[record.stream] + len(line).to_bytes(4, "big") + line
 
-    return write
+    return with_more if tty or timestamps or details else plain
 
 
 _second = (0, "")
@@ -103,52 +109,37 @@ def timestamp(time_ns: int) -> bytes:
     return f"{_second[1]}.{nanoseconds:09d}Z".encode()
 
 
-class _Lines:
-    """Puts lines together while they come without a pause, and sends them at once when they stop coming."""
-
-    def __init__(self, stream: Stream | ClientEnd) -> None:
-        self._stream = stream
-        self._loop = asyncio.get_running_loop()
-        self._lines: list[bytes] = []
-        self._flushing: asyncio.Handle | None = None
-        self._since_drained = 0
-
-    async def add(self, line: bytes) -> None:
-        """One more line."""
-        self._lines.append(line)
-        self._since_drained += len(line)
-        if self._since_drained >= _BATCH:
-            self._since_drained = 0
-            await self._stream.write(self._take())
-        elif self._flushing is None:
-            # Runs as soon as the loop is free again, that is when there is no further line yet.
-            self._flushing = self._loop.call_soon(self._flush)
-
-    async def end(self) -> None:
-        """Send what is left."""
-        await self._stream.write(self._take())
-
-    def _take(self) -> bytes:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        data = b"".join(self._lines)
-        self._lines.clear()
-        return data
-
-    def _flush(self) -> None:
-        data = self._take()
-        if data:
-            self._stream.send(data)
-
-
 async def _copy_log(
     records: AsyncIterator[Any], write_line: Callable[[Any], bytes], stream: Stream | ClientEnd
 ) -> None:
-    lines = _Lines(stream)
+    """Send lines together while they come without a pause, and at once when they stop coming."""
+    lines: list[bytes] = []
+    flushing: asyncio.Handle | None = None
+    call_soon = asyncio.get_running_loop().call_soon
+    size = 0
+
+    def take() -> bytes:
+        nonlocal flushing
+        flushing = None
+        data = b"".join(lines)
+        lines.clear()
+        return data
+
     async for record in records:
-        await lines.add(write_line(record))
-    await lines.end()
+        line = write_line(record)
+        lines.append(line)
+        size += len(line)
+        if flushing is None:
+            # Runs as soon as the loop is free again, that is when there is no further line yet.
+            flushing = call_soon(lambda: stream.send(take()))
+        if size >= _BATCH:
+            # What was flushed in between counts too: it may not have been taken yet.
+            size = 0
+            flushing.cancel()
+            await stream.write(take())
+    if flushing is not None:
+        flushing.cancel()
+    await stream.write(take())
 
 
 async def attach(call: Call) -> Answer:

@@ -127,12 +127,7 @@ class _Daemon:
         notify("STOPPING=1")
         for server in servers:
             server.close()
-        factory.pre_shutdown()
-        try:
-            async with asyncio.timeout(self._config.shutdown_timeout):
-                await factory.shutdown(self._config.shutdown_timeout)
-        except TimeoutError:
-            log.warning("some requests did not end in time")
+        await factory.stop(self._config.shutdown_timeout)
 
     def _on_stop(self, number: int) -> None:
         if self._stop.is_set():
