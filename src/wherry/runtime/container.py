@@ -164,7 +164,7 @@ class Runtime:
                 try:
                     data = connection.recv(65536)
                 except ConnectionResetError:
-                    break
+                    continue  # told before what is still to be read
                 if not data:
                     break
                 message = fastjson.loads(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import errno
 import os
 import select
@@ -85,6 +86,7 @@ def _wait(pidfd: int, timeout: float) -> bool:
 def _become(hook: Hook, stdin: int) -> None:
     try:
         os.dup2(stdin, 0)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         null = os.open("/dev/null", os.O_WRONLY)
         os.dup2(null, 1)
         processes.close_range(3, flags=processes.CLOSE_RANGE_CLOEXEC)

@@ -171,6 +171,7 @@ class _Conversation:
         self.record = record
         self.pids: list[int] = []
         self.hooked = False
+        self.reset = False
         self.pidfd = -1
         self.console = -1
         self.warnings: list[str] = []
@@ -195,7 +196,10 @@ class _Conversation:
             try:
                 data, fds, sender = _receive(self.channel)
             except ConnectionResetError:
-                data, fds, sender = b"", [], 0
+                # It ended without reading what we said, so it did not become the program. This is told once, and
+                # before what it said itself.
+                self.reset = True
+                continue
             if not data:
                 break
             message = fastjson.loads(data)
@@ -203,7 +207,7 @@ class _Conversation:
                 self.know(sender)
             elif (yield from self._handle(message, fds)):
                 break
-        if self.process is None:
+        if self.process is None or self.reset:
             raise errors.Internal("the process ended before it was set up")
         return Launched(self.process, self.pidfd, self.console, tuple(self.warnings))
 

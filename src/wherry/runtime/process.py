@@ -235,7 +235,8 @@ class AwaitStart(NamedTuple):
 
 
 def inherit_signals() -> None:
-    """Python ignores these, and what is ignored stays ignored over exec."""
+    """Python ignores some, a caller may have blocked others, and both would outlast exec."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
 

@@ -7,6 +7,7 @@ import os
 from wherry.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from wherry.runtime import launch
 from wherry.runtime.document import boolean, mapping
+from wherry.runtime.plan import Choices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +37,15 @@ def start(context: Context, options: Options, arguments: Sequence[str]) -> int:
 def run(context: Context, options: Options, arguments: Sequence[str]) -> int:
     """Create and start; in the foreground also wait and delete, with the program's status as ours."""
     identifier, detach = arguments[0], options.flag("detach")
+    if not detach:
+        from wherry.runtime.cli import foreground
+
+        foreground.hold_signals()
     launched = _make(context, options, identifier, wait=False, detach=detach)
     if detach:
         _hand_over(options, launched, context, identifier)
         return 0
     _write_pid(options, launched)
-    from wherry.runtime.cli import foreground
-
     status = foreground.wait(launched)
     if not options.flag("keep"):
         try:
@@ -53,17 +56,14 @@ def run(context: Context, options: Options, arguments: Sequence[str]) -> int:
 
 
 def _make(context: Context, options: Options, identifier: str, *, wait: bool, detach: bool) -> Launched:
-    if options.flag("no-pivot"):
-        raise Unimplemented("--no-pivot is not supported", hint="the root file system must not be on a ramdisk")
-    if options.flag("no-new-keyring"):
-        raise Unimplemented("--no-new-keyring is not supported: a container always has a keyring of its own")
     if options.text("pidfd-socket"):
         raise Unimplemented("--pidfd-socket is not supported")
     bundle = os.path.abspath(options.text("bundle") or ".")
     preserve = options.number("preserve-fds") or 0
     runtime = context.runtime()
     check_console(context.load_config(bundle), options, detach)
-    return launch.drive(runtime.run(identifier, bundle, (), _STREAMS, wait=wait, preserve=preserve))
+    choices = Choices(keyring=not options.flag("no-new-keyring"), pivot=not options.flag("no-pivot"))
+    return launch.drive(runtime.run(identifier, bundle, (), _STREAMS, wait=wait, preserve=preserve, choices=choices))
 
 
 def check_console(config: dict[str, Any], options: Options, detach: bool) -> None:

@@ -36,6 +36,10 @@ def exec_(context: Context, options: Options, arguments: Sequence[str]) -> int:
     check_terminal(boolean(process, "terminal", False, "process."), options, detach)
     name = f"exec-{os.getpid()}"
     preserve = options.number("preserve-fds") or 0
+    if not detach:
+        from wherry.runtime.cli import foreground
+
+        foreground.hold_signals()
     launched = launch.drive(runtime.exec(arguments[0], name, process, (0, 1, 2), preserve=preserve))
     try:
         hand_over(options, launched)
@@ -44,8 +48,6 @@ def exec_(context: Context, options: Options, arguments: Sequence[str]) -> int:
         raise FailedPrecondition(f"exec: {error}") from None
     if detach:
         return 0
-    from wherry.runtime.cli import foreground
-
     result = foreground.wait(launched)
     StateFile(context.root, arguments[0]).remove_exec(name)
     return result

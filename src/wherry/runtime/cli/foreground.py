@@ -21,6 +21,11 @@ _SIGCHLD, _SIGWINCH = 17, 28
 _OURS = frozenset((4, 6, 8, 9, 11, 7, 5, 13, _SIGCHLD, 19, 20, 21, 22, 23, _SIGWINCH))
 
 
+def hold_signals() -> None:
+    """Before the program starts: what is sent to us from its first moment on waits until it can be passed on."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [number for number in range(1, 32) if number not in _OURS])
+
+
 def wait(launched: Launched) -> int:
     """Wait for the process's end; its status as a shell gives it. Takes the descriptors over."""
     pidfd = launched.pidfd
@@ -34,6 +39,7 @@ def wait(launched: Launched) -> int:
     for number in range(1, 32):
         if number not in _OURS:
             _signal.signal(number, forward)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     if launched.console >= 0:
         _relay(launched.console, pidfd)
     _, status = os.waitpid(launched.process.pid, 0)
