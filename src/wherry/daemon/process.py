@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(settings: Settings, config: "DaemonConfig", arguments: Sequence[str]) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # Containers' streams and exits are held as descriptors, here and in the processes started from here.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ExitStack() as stack:
         try:
             check_machine()
