@@ -52,7 +52,7 @@ def operations(
     terminal = d.boolean(spec, "terminal", False, "process.")
     if terminal:
         steps.append(console(spec, join=True))
-    identity = process_plan.identity(spec, bounding)
+    identity = process_plan.identity(spec, capabilities.every() if record.user_namespace else bounding)
     streams = process.Streams(identity.uid, terminal)
     limits = process_plan.early(spec, record.id)
     finish = process_plan.finish(spec, identity, filter)

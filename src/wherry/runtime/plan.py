@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wherry.errors import InvalidArgument, Unimplemented
-from wherry.kernel import mounts, namespaces
+from wherry.kernel import capabilities, mounts, namespaces
 from wherry.runtime import document as d
 from wherry.runtime import process, process_plan, rootfs, setup
 from wherry.runtime.hooks import Hook, RunHooks
@@ -141,6 +141,8 @@ def operations(
     if hooks["createContainer"]:
         steps.append(RunHooks("createContainer", hooks["createContainer"]))
     steps += _enter_root(config, linux, choices.pivot)
+    if made.prepared:
+        host = host._replace(bounding=capabilities.every())
     steps += _process(spec, linux, identifier, host, hooks, wait, filter, keyring=choices.keyring)
     return steps, preparations
 

@@ -156,6 +156,16 @@ def test_user_namespace(box: Box, tmp_path: Path) -> None:
     assert (data / "f").stat().st_uid == 100000
 
 
+def test_a_user_namespace_gives_no_capability_back(box: Box) -> None:
+    """In a new one a process has all of them, also those that the runtime itself was denied."""
+    sets = {name: ["CAP_CHOWN"] for name in ("bounding", "permitted", "effective")}
+    document = config("sh", "-c", "grep -E 'Cap(Bnd|Prm|Eff)' /proc/self/status", capabilities=sets)
+    document["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        document["linux"][key] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    assert {int(line.split()[1], 16) for line in box.output(document).splitlines()} == {1}
+
+
 def test_idmapped_mount(box: Box, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
