@@ -256,7 +256,7 @@ def test_compiled_seccomp_profile_is_kept_and_holds(cli: Cli) -> None:
         (["run"], "other arguments"),
         (["kill", "c1", "NOSUCH"], "unknown signal"),
         (["--systemd-cgroup", "list"], "cgroupfs"),
-        (["run", "--no-pivot", "c1"], "--no-pivot is not supported"),
+        (["run", "--pidfd-socket", "/x", "c1"], "--pidfd-socket is not supported"),
         (["run", "../c1"], "invalid container ID"),
         (["list", "--format", "xml"], "invalid format"),
         (["update", "--memory", "lots", "c1"], "does not exist"),
