@@ -5,9 +5,9 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Serve
 from fake_engine import FakeEngine
 from http_client import Client, ask
+from serving import Serve
 
 JSON = "application/json"
 

@@ -7,8 +7,8 @@ import socket
 import aiohttp
 from fake_engine import FakeEngine, LogLine
 from http_client import Client, ask
+from serving import Serve
 
-from conftest import Serve
 from wherry.errors import NotFound
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
