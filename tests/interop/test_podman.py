@@ -4,85 +4,20 @@ With podman on this host, or among the reference peers (REFERENCE_DIR, a root wi
 """
 
 import os
-import secrets
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from peer_shell import RUNTIME, Done, Shell, way_to
 
 pytestmark = pytest.mark.root
-
-ROOT = Path(__file__).parents[2]
-RUNTIME = Path(sys.executable).with_name("wherry-runtime")
-APPLETS = "sh true sleep cat echo id ls ps tty env"
-
-
-class Done(NamedTuple):
-    status: int
-    output: str
-
-
-class Shell:
-    """A shell in which podman is, kept for many commands."""
-
-    def __init__(self, command: list[str]) -> None:
-        environment = {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1", "PYTHONPATH": str(ROOT / "src")}
-        self.process = subprocess.Popen(
-            [*command, "sh"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        self.mark = f"end-{secrets.token_hex(8)}"
-
-    def __call__(self, line: str) -> Done:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{{ {line}\n}} </dev/null; r=$?; echo; echo {self.mark} $r\n")
-        self.process.stdin.flush()
-        lines = []
-        for read in self.process.stdout:
-            if read.startswith(self.mark):
-                return Done(int(read.split()[1]), "".join(lines).strip())
-            lines.append(read)
-        raise AssertionError(f"the shell ended: {''.join(lines)}")
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(30)
-
-
-def _way_to_podman() -> list[str]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    if shutil.which("podman") and shutil.which("busybox"):
-        return ["env"]
-    holder = Path(os.environ.get("REFERENCE_DIR", "/var/tmp/reference"), "run/holder.pid")
-    try:
-        pid = holder.read_text().strip()
-        os.stat(f"/proc/{pid}/root/usr/bin/podman")
-    except OSError:
-        pytest.skip("podman is neither on this host nor among reference peers")
-    directories = ":".join(dict.fromkeys([str(ROOT), str(Path(sys.prefix)), sys.base_prefix]))
-    return [sys.executable, str(ROOT / "tests/interop/reference_root.py"), pid, directories]
 
 
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Shell]:
-    made = Shell(_way_to_podman())
+    made = Shell(way_to("podman"))
     name = f"wherry-podman-{os.getpid()}"
     try:
-        assert made(f"mkdir -p /tmp/{name}/root/bin && cd /tmp/{name}/root && mkdir proc sys dev etc tmp").status == 0
-        assert made(f"cp $(command -v busybox) bin/ && for a in {APPLETS}; do ln -s busybox bin/$a; done").status == 0
+        made.make_root(f"/tmp/{name}/root")
         made(
             f"podman() {{ command podman --root /tmp/{name}/storage --runroot /tmp/{name}/run --tmpdir /tmp/{name}/tmp "
             f"--storage-driver vfs --cgroup-manager cgroupfs --events-backend none --runtime {RUNTIME} "
