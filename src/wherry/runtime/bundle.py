@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from wherry import errors
@@ -34,32 +33,13 @@ class Status(NamedTuple):
 
 
 def load_config(bundle: str) -> dict[str, Any]:
-    """`<bundle>/config.json`; InvalidArgument when it is none."""
-    return parse_config(read_config(bundle), bundle)
-
-
-def read_config(bundle: str) -> bytes:
-    """The text of `<bundle>/config.json`; NotFound."""
+    """`<bundle>/config.json`; NotFound, InvalidArgument."""
     path = f"{bundle}/config.json"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with open(path, "rb", buffering=0) as file:
+            config = fastjson.loads(file.readall())
     except FileNotFoundError:
         raise errors.NotFound(f"{path} does not exist", object=bundle, hint="a bundle has a config.json") from None
-    try:
-        size = os.fstat(fd).st_size
-        text = os.read(fd, size + 1)
-        while len(text) < size:
-            text += os.read(fd, size - len(text)) or b" "
-        return text
-    finally:
-        os.close(fd)
-
-
-def parse_config(text: bytes, bundle: str) -> dict[str, Any]:
-    """A configuration; InvalidArgument when it is none."""
-    path = f"{bundle}/config.json"
-    try:
-        config = fastjson.loads(text)
     except ValueError as error:
         raise errors.InvalidArgument(f"{path}: {error}") from None
     if not isinstance(config, dict):

@@ -1,49 +1,21 @@
-"""The forked child, from its birth to exec: it reads the configuration, makes the operations and carries them out.
-
-Its parent only needs an outline (plan.py). What the child needs comes as a recipe: JSON, so that it can cross to a
-child of the forker (forker.py) as well as be passed to one's own.
-
-    ["container", id, bundle, layers, host, wait, choices]     layers: lists of Mount's fields
-    ["exec", process, record, bounding]
-"""
+"""The forked child, from its birth to exec: it carries the operations out."""
 
 from __future__ import annotations
 
 import gc
 import os
 
-from wherry import errors
 from wherry.kernel import namespaces, processes
-from wherry.runtime import exec_plan, plan
 from wherry.runtime.scene import Refused
-from wherry.runtime.state import Record
-from wherry.spec.mount import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    from wherry.runtime.process import Seccomp
     from wherry.runtime.scene import Operation, Scene
 
-Recipe = list  # of JSON values
 
-
-def operations(recipe: Sequence[Any], config: Mapping[str, Any], filter: Seccomp | None, pidfd: int) -> list[Operation]:
-    """The steps of a recipe; errors of the configuration are of wherry.errors."""
-    if recipe[0] == "exec":
-        _, process, record, bounding = recipe
-        return exec_plan.operations(config, process, Record(*record), pidfd, bounding, filter)
-    _, identifier, bundle, layers, host, wait, choices = recipe
-    mounts = [Mount(kind, source, tuple(options), tuple(lower)) for kind, source, options, lower in layers]
-    made = plan.outline(config)
-    return plan.operations(
-        config, made, identifier, bundle, mounts, plan.Host(*host), filter, wait=wait, choices=plan.Choices(*choices)
-    )[0]
-
-
-def run(recipe: Sequence[Any], config: Mapping[str, Any], filter: Seccomp | None, scene: Scene) -> None:
+def run(operations: Sequence[Operation], scene: Scene) -> None:
     """The child's whole life; never returns."""
     stage = "prepare"
     try:
@@ -52,7 +24,7 @@ def run(recipe: Sequence[Any], config: Mapping[str, Any], filter: Seccomp | None
         os.umask(0)
         if scene.network >= 0:
             namespaces.setns(scene.network, namespaces.CLONE_NEWNET)
-        for operation in operations(recipe, config, filter, scene.pidfd):
+        for operation in operations:
             stage = ""
             operation.apply(scene)
         raise AssertionError("the plan does not end in exec")
@@ -66,8 +38,6 @@ def run(recipe: Sequence[Any], config: Mapping[str, Any], filter: Seccomp | None
 def _tell(scene: Scene, error: BaseException, stage: str) -> None:
     if isinstance(error, Refused):
         scene.tell({"error": {"kind": error.kind, "text": str(error)}})
-    elif isinstance(error, errors.WherryError):
-        scene.tell({"error": {"kind": type(error).__name__, "text": error.message, "hint": error.hint}})
     else:
         number = error.errno if isinstance(error, OSError) else 0
         scene.tell({"error": {"stage": stage, "errno": number or 0, "text": str(error) or repr(error)}})

@@ -21,8 +21,6 @@ from wherry.runtime.bundle import (
     hook_state,
     hooks_if_bundle,
     load_config,
-    parse_config,
-    read_config,
     record_of,
     state_document,
     with_default_devices,
@@ -78,26 +76,23 @@ class Runtime:
         `stdio`: descriptors, -1 is /dev/null. `preserve`: this many descriptors from 3 on are the program's too.
         """
         saved = StateFile(self.root, identifier)
-        text = read_config(bundle)
-        config = parse_config(text, bundle)
-        made = plan.outline(config)
+        config = load_config(bundle)
         group = cgroup_of(config, identifier)
+        host = plan.Host(self._bounding, dict(group.paths), self._version, self._seccomp_cache)
+        made = plan.build(config, identifier, bundle, layers, host, wait=wait, choices=choices)
         record = record_of(config, identifier, bundle)
-        filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
         saved.create(record)
         fds: list[int] = []
         try:
             group.create()
             if made.resources:
                 group.apply(with_default_devices(made.resources))
-            host = plan.Host(self._bounding, dict(group.paths), self._version)
-            trees = self._prepare_trees(config, made, bundle, layers, host, fds)
+            trees: dict[str, int] = {}
+            for preparation in made.preparations:
+                trees.update(preparation.make(fds))
             prepared = launch.Launch(
                 flags=made.clone_flags,
-                recipe=["container", identifier, bundle, _rows(layers), list(host), wait, list(choices)],
-                config=config,
-                config_text=text,
-                filter=filter,
+                operations=made.operations,
                 stdio=stdio,
                 trees=trees,
                 uid_map=made.uid_map,
@@ -122,24 +117,6 @@ class Runtime:
         if not wait and made.hooks["poststart"]:
             yield from self._poststart(identifier, made.hooks["poststart"], record, launched.process)
         return launched
-
-    @staticmethod
-    def _prepare_trees(
-        config: dict[str, Any],
-        made: plan.Outline,
-        bundle: str,
-        layers: Sequence[Mount],
-        host: plan.Host,
-        fds: list[int],
-    ) -> dict[str, int]:
-        """Detached mounts that only this process can make; every descriptor is put into `fds` as well."""
-        trees: dict[str, int] = {}
-        if made.prepared or made.idmapped:
-            for preparation in plan.operations(config, made, "", bundle, layers, host, None, wait=False)[1]:
-                opened = preparation.make()
-                trees.update(opened)
-                fds += opened.values()
-        return trees
 
     @staticmethod
     def _undo(saved: StateFile, group: Cgroup) -> None:
@@ -194,8 +171,7 @@ class Runtime:
         """Run another process in a running container. `process`: an OCI Process object."""
         saved = StateFile(self.root, identifier)
         record, init = self._running(saved)
-        text = read_config(record.bundle)
-        config = parse_config(text, record.bundle)
+        config = load_config(record.bundle)
         group = cgroup_room.cgroup(record.cgroup)
         pidfd = processes.pidfd_open(init.pid)
         fds = [pidfd]
@@ -203,13 +179,10 @@ class Runtime:
             if not init.is_alive():
                 raise errors.FailedPrecondition(f"container {identifier!r} is not running", object=identifier)
             filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
-            process_plan.check(process)
+            operations = exec_plan.operations(config, process, record, self._bounding, filter)
             prepared = launch.Launch(
                 flags=0,
-                recipe=["exec", process, list(record), self._bounding],
-                config=config,
-                config_text=text,
-                filter=filter,
+                operations=operations,
                 stdio=stdio,
                 trees={},
                 pidfd=pidfd,
@@ -377,10 +350,6 @@ class Runtime:
             pass
         finally:
             os.close(pidfd)
-
-
-def _rows(layers: Sequence[Mount]) -> list[list[Any]]:
-    return [[layer.type, layer.source, list(layer.options), list(layer.lowerdirs)] for layer in layers]
 
 
 def _entrance(group: Cgroup, fds: list[int]) -> dict[str, Any]:

@@ -27,17 +27,17 @@ def operations(
     config: Mapping[str, Any],
     spec: Mapping[str, Any],
     record: Record,
-    pidfd: int,
     bounding: int,
     filter: process.Seccomp | None,
 ) -> list[Operation]:
-    """Run `spec` (an OCI Process object) in the container of `config`, whose first process `pidfd` is.
+    """Run `spec` (an OCI Process object) in the container of `config`.
 
     CVE-2016-9962: a process of the container's must not lay hands on ours while it still has our privileges. It is not
     dumpable, which keeps out all but those with CAP_SYS_PTRACE. Where the container has that, the whole set-up happens
     outside of its pid namespace, and only a process that has nothing more than the container's own is born in it.
     Where it has not, the process is born in it right away (launch.Launch.join_pid).
     """
+    process_plan.check(spec)
     guarded = is_guarded(config)
     flags = record.namespaces if guarded else record.namespaces & ~namespaces.CLONE_NEWPID
     steps: list[Operation] = [setup.EnterCgroup()]
@@ -46,7 +46,7 @@ def operations(
         score = d.mapping(config, "process").get("oomScoreAdj")
     if isinstance(score, int):
         steps.append(setup.OomScore(score))
-    steps.append(setup.JoinProcess(pidfd, flags))
+    steps.append(setup.JoinProcess(flags))
     if record.user_namespace:
         steps.append(setup.BecomeRoot(False))
     terminal = d.boolean(spec, "terminal", False, "process.")

@@ -16,8 +16,7 @@ import _socket
 import os
 
 from wherry.kernel import namespaces, processes, seqpacket, syscalls
-from wherry.runtime import child, setup
-from wherry.runtime.process import Seccomp
+from wherry.runtime import child, setup, transfer
 from wherry.runtime.scene import Scene
 from wherry.spec import fastjson
 
@@ -133,14 +132,6 @@ class _Forking:
             os.close(spare)
 
 
-def message(header: dict[str, Any], config: bytes, filter: Seccomp | None) -> bytes:
-    """A launch message: the header as JSON, NUL, the configuration, the seccomp program."""
-    program = b"" if filter is None else filter.program
-    header["config"] = len(config)
-    header["seccomp"] = None if filter is None else filter.flags
-    return b"%b\0%b%b" % (fastjson.dumps(header).encode(), config, program)
-
-
 def _be_born(channel: _socket.socket, null: int, network: int) -> None:
     """Tell the monitor our pid, which the kernel attaches, and do what it says. Never returns."""
     scene = Scene(channel, (-1, -1, -1), null)
@@ -150,14 +141,9 @@ def _be_born(channel: _socket.socket, null: int, network: int) -> None:
         received = seqpacket.receive(channel)
         if received is None:
             os._exit(1)
-        data, fds = received
-        head, _, rest = data.partition(b"\0")
-        header = fastjson.loads(head)
-        _take_descriptors(scene, header, fds)
-        config = fastjson.loads(rest[: header["config"]])
-        flags = header["seccomp"]
-        filter = None if flags is None else Seccomp(rest[header["config"] :], flags)
-        child.run(header["recipe"], config, filter, scene)
+        header, operations = transfer.load(received[0])
+        _take_descriptors(scene, header, received[1])
+        child.run(operations, scene)
     except BaseException as error:  # noqa: BLE001 - a forked child has no one above it
         scene.tell({"error": {"stage": "read the launch message", "errno": 0, "text": repr(error)}})
     finally:

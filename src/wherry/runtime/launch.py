@@ -12,9 +12,8 @@ import select
 
 from wherry import errors
 from wherry.kernel import namespaces, processes, seqpacket, syscalls
-from wherry.runtime import child
+from wherry.runtime import child, transfer
 from wherry.runtime import hooks as hook_module
-from wherry.runtime.forker import message as forker_message
 from wherry.runtime.mount_plan import write_maps
 from wherry.runtime.rootfs import require_null
 from wherry.runtime.scene import Scene
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple, TypeVar
 
     from wherry.runtime.forker import Forker
-    from wherry.runtime.process import Seccomp
+    from wherry.runtime.scene import Operation
 
     T = TypeVar("T")
     Waiting = Generator[int, None, T]
@@ -42,10 +41,7 @@ class Launch(NamedTuple):
     """What to clone and what the child needs. Descriptors stay the caller's."""
 
     flags: int
-    recipe: list[Any]  # child.py
-    config: dict[str, Any]
-    config_text: bytes
-    filter: Seccomp | None
+    operations: Sequence[Operation]
     stdio: tuple[int, int, int]
     trees: dict[str, int]
     cgroup_fd: int  # -1: none
@@ -116,7 +112,7 @@ def _fork_here(launch: Launch, ours: _socket.socket, theirs: _socket.socket) -> 
     scene.pidfd = launch.pidfd
     pid = _clone(launch)
     if pid == 0:
-        child.run(launch.recipe, launch.config, launch.filter, scene)
+        child.run(launch.operations, scene)
     return pid
 
 
@@ -125,7 +121,6 @@ def _fork_there(launch: Launch, ours: _socket.socket, theirs: _socket.socket, fo
     ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     forker.fork(theirs.fileno(), launch.flags, launch.pidfd if launch.join_pid else -1, launch.cgroup_fd)
     header = {
-        "recipe": launch.recipe,
         "stdio": [fd >= 0 for fd in launch.stdio],
         "entries": len(launch.cgroup_entries),
         "trees": list(launch.trees),
@@ -134,8 +129,7 @@ def _fork_there(launch: Launch, ours: _socket.socket, theirs: _socket.socket, fo
         "state": launch.state,
     }
     given = [*launch.stdio, *launch.cgroup_entries, *launch.trees.values(), launch.start_socket, launch.pidfd]
-    data = forker_message(header, launch.config_text, launch.filter)
-    seqpacket.send(ours, data, [fd for fd in given if fd >= 0])
+    seqpacket.send(ours, transfer.dump(header, launch.operations), [fd for fd in given if fd >= 0])
 
 
 def launch_process(
@@ -322,8 +316,7 @@ def failure(error: dict[str, Any]) -> errors.WherryError:
     """The exception for what a child said."""
     kind, text = error.get("kind"), str(error.get("text"))
     if kind in _KINDS:
-        hint = error.get("hint")
-        made: errors.WherryError = getattr(errors, kind)(text, hint=None if hint is None else str(hint))
+        made: errors.WherryError = getattr(errors, kind)(text)
         return made
     return errors.Internal(f"{error.get('stage')}: {text}")
 

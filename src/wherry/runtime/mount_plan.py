@@ -34,11 +34,14 @@ class Preparation(NamedTuple):
     def describe(self) -> str:
         return f"prepare: {self.operation.describe()}"
 
-    def make(self) -> dict[str, int]:
-        """Descriptors of the trees by the key under which the operation looks for them."""
+    def make(self, fds: list[int]) -> dict[str, int]:
+        """Descriptors of the trees by the key under which the operation looks for them; all are put into `fds` too."""
         if isinstance(self.operation, rootfs.Root):
-            return {f"root{index}": tree for index, tree in enumerate(self.operation.open_trees())}
+            trees = self.operation.open_trees()
+            fds += trees
+            return {f"root{index}": tree for index, tree in enumerate(trees)}
         tree = self.operation.open_tree()
+        fds.append(tree)
         if self.uid_map:
             _idmap(tree, self.uid_map, self.gid_map, self.operation.options.idmap == "ridmap")
         # Out of the host's peer group: what is mounted inside must not come out.

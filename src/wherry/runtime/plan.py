@@ -26,10 +26,11 @@ class Host(NamedTuple):
     bounding: int
     cgroup_paths: dict[str, str]  # of the container, by controller; "" is v2's
     cgroup_version: int
+    seccomp_cache: str | None = None  # a directory
 
 
-class Outline(NamedTuple):
-    """What the parent must know before the clone. The rest of the configuration is the child's to read."""
+class Plan(NamedTuple):
+    """Everything that is known before the clone."""
 
     clone_flags: int
     uid_map: str
@@ -37,16 +38,8 @@ class Outline(NamedTuple):
     hooks: dict[str, tuple[Hook, ...]]
     resources: Mapping[str, Any]
     oom_score: int | None  # to be written by the parent, when there is a user namespace
-    prepared: bool  # mounts are made by the parent, as far as a user namespace could not
-    idmapped: bool
-    refork: bool
+    refork: bool  # the container's process is forked by the first one
     terminal: bool
-
-
-class Plan(NamedTuple):
-    """An outline with the operations."""
-
-    outline: Outline
     operations: tuple[Operation, ...]
     preparations: tuple[Preparation, ...]  # detached mounts to be made by the parent
 
@@ -70,83 +63,6 @@ class _Names(NamedTuple):
     joined: tuple[tuple[str, str], ...]
 
 
-def outline(config: Mapping[str, Any]) -> Outline:
-    """What the parent needs of a container's configuration. InvalidArgument, Unimplemented."""
-    linux = d.mapping(config, "linux")
-    spec = d.mapping(config, "process")
-    process_plan.check(spec)
-    for key in _UNSUPPORTED:
-        if linux.get(key):
-            raise Unimplemented(f"linux.{key} is not supported", object=key, hint="leave it out")
-    names = _namespaces(linux)
-    user = "user" in names.new
-    refork = any(kind in ("pid", "user", "time") for kind, _ in names.joined)
-    prepared = user or any(kind == "user" for kind, _ in names.joined)
-    score = spec.get("oomScoreAdj")
-    return Outline(
-        clone_flags=0 if refork else _clone_flags(names),
-        uid_map=_id_map(linux, "uidMappings", user),
-        gid_map=_id_map(linux, "gidMappings", user),
-        hooks={point: hooks_of(config, point) for point in _HOOKS}
-        if config.get("hooks")
-        else dict.fromkeys(_HOOKS, ()),
-        resources=d.mapping(linux, "resources", "linux."),
-        oom_score=score if isinstance(score, int) and prepared else None,
-        prepared=prepared,
-        idmapped=any(_is_idmapped(entry) for entry in d.items(config, "mounts")),
-        refork=refork,
-        terminal=d.boolean(spec, "terminal", False, "process."),
-    )
-
-
-def _is_idmapped(entry: Mapping[str, Any]) -> bool:
-    options = entry.get("options") or ()
-    return bool(entry.get("uidMappings") or entry.get("gidMappings") or "idmap" in options or "ridmap" in options)
-
-
-def operations(
-    config: Mapping[str, Any],
-    made: Outline,
-    identifier: str,
-    bundle: str,
-    layers: Sequence[Mount],
-    host: Host,
-    filter: process.Seccomp | None,
-    *,
-    wait: bool,
-    choices: Choices = USUAL,
-) -> tuple[list[Operation], list[Preparation]]:
-    """What the child does in order, and what the parent prepares. `wait`: stop before the program until `start`."""
-    linux = d.mapping(config, "linux")
-    spec = d.mapping(config, "process")
-    names = _namespaces(linux)
-    hooks = made.hooks
-    inside, preparations = mount_operations(config, bundle, layers, made.prepared, host, names.new)
-    steps: list[Operation] = [setup.EnterCgroup()]
-    score = spec.get("oomScoreAdj")
-    if isinstance(score, int) and not made.prepared:
-        steps.append(setup.OomScore(score))
-    if names.joined:
-        steps.append(setup.Join(names.joined))
-    if made.refork:
-        if any(kind == "user" for kind, _ in names.joined):
-            steps.append(setup.BecomeRoot(False))
-        steps.append(setup.Fork(_clone_flags(names)))
-    if "user" in names.new:
-        steps.append(setup.BecomeRoot(True))
-    steps += _namespace_settings(config, linux, names)
-    steps += inside
-    if hooks["prestart"] or hooks["createRuntime"]:
-        steps.append(setup.AwaitHooks("createRuntime"))
-    if hooks["createContainer"]:
-        steps.append(RunHooks("createContainer", hooks["createContainer"]))
-    steps += _enter_root(config, linux, choices.pivot)
-    if made.prepared:
-        host = host._replace(bounding=capabilities.every())
-    steps += _process(spec, linux, identifier, host, hooks, wait, filter, keyring=choices.keyring)
-    return steps, preparations
-
-
 def build(
     config: Mapping[str, Any],
     identifier: str,
@@ -157,11 +73,55 @@ def build(
     wait: bool,
     choices: Choices = USUAL,
 ) -> Plan:
-    """The whole plan for a container."""
-    made = outline(config)
-    filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp", "linux."))
-    steps, preparations = operations(config, made, identifier, bundle, layers, host, filter, wait=wait, choices=choices)
-    return Plan(made, tuple(steps), tuple(preparations))
+    """The plan for a container. `wait`: stop before the program until `start`. InvalidArgument, Unimplemented."""
+    linux = d.mapping(config, "linux")
+    spec = d.mapping(config, "process")
+    process_plan.check(spec)
+    for key in _UNSUPPORTED:
+        if linux.get(key):
+            raise Unimplemented(f"linux.{key} is not supported", object=key, hint="leave it out")
+    names = _namespaces(linux)
+    user = "user" in names.new
+    joins_user = any(kind == "user" for kind, _ in names.joined)
+    prepared = user or joins_user
+    refork = any(kind in ("pid", "user", "time") for kind, _ in names.joined)
+    hooks: dict[str, tuple[Hook, ...]] = dict.fromkeys(_HOOKS, ())
+    if config.get("hooks"):
+        hooks = {point: hooks_of(config, point) for point in _HOOKS}
+    inside, preparations = mount_operations(config, bundle, layers, prepared, host, names.new)
+    score = spec.get("oomScoreAdj")
+    steps: list[Operation] = [setup.EnterCgroup()]
+    if isinstance(score, int) and not prepared:
+        steps.append(setup.OomScore(score))
+    if names.joined:
+        steps.append(setup.Join(names.joined))
+    if refork:
+        steps += [setup.BecomeRoot(False)] if joins_user else []
+        steps.append(setup.Fork(_clone_flags(names)))
+    if user:
+        steps.append(setup.BecomeRoot(True))
+    steps += _namespace_settings(config, linux, names)
+    steps += inside
+    if hooks["prestart"] or hooks["createRuntime"]:
+        steps.append(setup.AwaitHooks("createRuntime"))
+    if hooks["createContainer"]:
+        steps.append(RunHooks("createContainer", hooks["createContainer"]))
+    steps += _enter_root(config, linux, choices.pivot)
+    if prepared:
+        host = host._replace(bounding=capabilities.every())
+    steps += _process(spec, linux, identifier, host, hooks, wait, keyring=choices.keyring)
+    return Plan(
+        clone_flags=0 if refork else _clone_flags(names),
+        uid_map=_id_map(linux, "uidMappings", user),
+        gid_map=_id_map(linux, "gidMappings", user),
+        hooks=hooks,
+        resources=d.mapping(linux, "resources", "linux."),
+        oom_score=score if isinstance(score, int) and prepared else None,
+        refork=refork,
+        terminal=d.boolean(spec, "terminal", False, "process."),
+        operations=tuple(steps),
+        preparations=tuple(preparations),
+    )
 
 
 _UNSUPPORTED = ("intelRdt", "mountLabel", "memoryPolicy", "netDevices")
@@ -306,7 +266,6 @@ def _process(
     host: Host,
     hooks: Mapping[str, tuple[Hook, ...]],
     wait: bool,
-    filter: process.Seccomp | None,
     *,
     keyring: bool,
 ) -> list[Operation]:
@@ -317,6 +276,7 @@ def _process(
     domain = process_plan.personality(linux)
     if domain is not None:
         operations.append(domain)
+    filter = process_plan.seccomp(d.mapping(linux, "seccomp", "linux."), host.seccomp_cache)
     waiting: list[Operation] = [setup.AwaitGo()]
     if wait:
         path = process_plan.environment(spec).get("PATH", "")

@@ -135,6 +135,7 @@ class Identity(NamedTuple):
     cwd: str
     sets: CapabilitySets
     present: int  # bounding set of the runtime itself
+    drops: tuple[int, ...]  # what of it goes
     no_new_privs: bool
     set_groups: bool = True
 
@@ -143,7 +144,7 @@ class Identity(NamedTuple):
 
     def apply(self, scene: Scene) -> None:
         os.umask(self.umask)
-        capabilities.drop_bounding(self.sets.bounding, self.present)
+        capabilities.drop_bounding(self.drops)
         if self.uid:
             prctl(PR_SET_KEEPCAPS, 1)
         if self.set_groups:

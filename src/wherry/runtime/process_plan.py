@@ -60,14 +60,17 @@ def identity(process: Mapping[str, Any], present: int, set_groups: bool = True) 
     groups = user.get("additionalGids") or []
     if not isinstance(groups, list) or not all(isinstance(gid, int) for gid in groups):
         raise InvalidArgument("config.json: process.user.additionalGids must be a list of integers")
+    sets = capability_sets(process)
+    gone = present & ~sets.bounding
     return p.Identity(
         uid=d.integer(user, "uid", 0, "process.user."),
         gid=d.integer(user, "gid", 0, "process.user."),
         groups=tuple(groups),
         umask=d.integer(user, "umask", 0o022, "process.user."),
         cwd=d.string(process, "cwd", "/", "process."),
-        sets=capability_sets(process),
+        sets=sets,
         present=present,
+        drops=tuple([bit for bit in range(64) if gone >> bit & 1]),
         no_new_privs=d.boolean(process, "noNewPrivileges", False, "process."),
         set_groups=set_groups,
     )

@@ -95,17 +95,16 @@ class Join(NamedTuple):
 
 
 class JoinProcess(NamedTuple):
-    """Join the namespaces of a running process. `flags`: CLONE_NEW*. Its root and mounts become ours."""
+    """Join the namespaces of a running process, `scene.pidfd`. `flags`: CLONE_NEW*. Its root and mounts become ours."""
 
-    pidfd: int
     flags: int
 
     def describe(self) -> str:
         return "join the container's namespaces"
 
     def apply(self, scene: Scene) -> None:
-        namespaces.setns(self.pidfd, self.flags)
-        os.close(self.pidfd)
+        namespaces.setns(scene.pidfd, self.flags)
+        os.close(scene.pidfd)
 
 
 class Unshare(NamedTuple):

@@ -31,7 +31,7 @@ def test_steps_in_their_order() -> None:
     document = config(maskedPaths=["/proc/kcore"], readonlyPaths=["/proc/sys"])
     document["mounts"] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
     made = build(document, wait=True)
-    assert made.outline.clone_flags == ns.CLONE_NEWNS | ns.CLONE_NEWPID
+    assert made.clone_flags == ns.CLONE_NEWNS | ns.CLONE_NEWPID
     assert made.describe() == [
         "enter the cgroup",
         "set the propagation of the host's mounts",
@@ -67,8 +67,8 @@ def test_user_namespace_takes_its_mounts_from_outside() -> None:
     document["mounts"] = [{"destination": "/d", "source": "/data", "options": ["rbind"]}]
     document["process"]["oomScoreAdj"] = -5
     made = build(document)
-    assert made.outline.uid_map == "0 1000 10\n10 5000 1\n"
-    assert made.outline.oom_score == -5
+    assert made.uid_map == "0 1000 10\n10 5000 1\n"
+    assert made.oom_score == -5
     assert [p.describe() for p in made.preparations] == [
         "prepare: mount the root file system from /bundle/rootfs",
         "prepare: bind mount /data on /d",
@@ -80,7 +80,7 @@ def test_joined_pid_and_user_namespaces_need_a_further_process() -> None:
     document = config()
     document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid", "path": "/p"}, {"type": "user", "path": "/u"}]
     made = build(document)
-    assert made.outline.clone_flags == 0
+    assert made.clone_flags == 0
     assert made.describe()[1:4] == [
         "join user namespace /u, pid namespace /p",
         "become root in the user namespace",
