@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wherry.engine import launch, removal
+from wherry.engine import launch, removal, shared_memory
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.parts import Exit
@@ -124,6 +124,8 @@ def _release_blocking(core: Core, container: Container) -> None:
     for mount in container.definition.mounts:
         if mount.type == "volume":
             core.parts.volumes.release(mount.name, container.id)
+    if container.definition.host.ipc_mode == "shareable":
+        shared_memory.remove(core.config, container.id)
     shutil.rmtree(core.bundle(container.id), ignore_errors=True)
 
 

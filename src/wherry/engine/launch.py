@@ -8,10 +8,10 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wherry.engine import files
+from wherry.engine import files, shared_memory
 from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
 from wherry.engine.hostfiles import host_hosts, hosts_file, resolv_file, write_file
@@ -167,9 +167,12 @@ def _joined(core: Core, container: Container) -> Inputs:
     definition = container.definition
     host = definition.host
     namespaces: dict[str, str] = {}
+    shm = str(shared_memory.directory(core.config, container.id)) if host.ipc_mode == "shareable" else None
     for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode)):
         if mode.startswith("container:"):
             other = _running(core, mode, f"joining {kind.upper()} namespace of container")
+            if kind == "ipc":
+                shm = _shared_memory_of(core, other)
             namespaces[kind] = f"/proc/{other.state.pid}/ns/{kind}"
         elif mode != "host":
             namespaces[kind] = ""
@@ -187,6 +190,7 @@ def _joined(core: Core, container: Container) -> Inputs:
         cgroup_path=core.cgroup_path(container),
         namespaces=namespaces,
         files=files,
+        shm=shm,
         default_ulimits=core.config.default_ulimits,
         default_shm_size=core.config.default_shm_size,
     )
@@ -200,6 +204,19 @@ def _running(core: Core, mode: str, doing: str) -> Container:
     if not other.state.pid or other.state.status not in ("running", "paused"):
         raise FailedPrecondition(f"{doing}: cannot join namespace of a non running container: {other.id}")
     return other
+
+
+def _shared_memory_of(core: Core, other: Container) -> str:
+    mode = other.definition.host.ipc_mode
+    if mode == "host":
+        return "/dev/shm"
+    if mode != "shareable":
+        raise FailedPrecondition(
+            f"can't join IPC of container {other.id}: non-shareable IPC",
+            object=other.id,
+            hint="use IpcMode:shareable for the donor container",
+        )
+    return str(shared_memory.directory(core.config, other.id))
 
 
 async def _connect(core: Core, container: Container, inputs: Inputs) -> None:
@@ -266,15 +283,10 @@ def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
     mode = definition.host.network_mode
     if mode != "host" and not mode.startswith("container:"):
         namespaces["network"] = str(core.config.exec_root / "netns" / container.id)
-    complete = Inputs(
-        identity=find_identity(core, container, definition.config.user),
-        hostname=inputs.hostname,
-        cgroup_path=inputs.cgroup_path,
-        namespaces=namespaces,
-        files=inputs.files,
-        default_ulimits=inputs.default_ulimits,
-        default_shm_size=inputs.default_shm_size,
-    )
+    if definition.host.ipc_mode == "shareable":
+        shared_memory.make(core.config, container.id, definition.host.shm_size or core.config.default_shm_size)
+    identity = find_identity(core, container, definition.config.user)
+    complete = replace(inputs, identity=identity, namespaces=namespaces)
     bundle = core.bundle(container.id)
     os.makedirs(bundle / "rootfs", mode=0o711, exist_ok=True)
     fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -343,6 +355,8 @@ def _clean_up_blocking(core: Core, container: Container) -> None:
     for mount in container.definition.mounts:
         if mount.type == "volume":
             core.parts.volumes.release(mount.name, container.id)
+    if container.definition.host.ipc_mode == "shareable":
+        shared_memory.remove(core.config, container.id)
     container.endpoint = None
     shutil.rmtree(core.bundle(container.id), ignore_errors=True)
 

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 
-from wherry.engine import exits, launch, removal
+from wherry.engine import exits, launch, removal, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.parts import ContainerState
@@ -175,6 +175,7 @@ async def _sweep(core: Core, seen: dict[str, ContainerState]) -> None:
 def _sweep_blocking(core: Core, garbage: dict[str, Sequence[str]], running: set[str]) -> None:
     for id, volumes in garbage.items():
         removal.dispose(core, id, volumes)
+    shared_memory.sweep(core.config, running)
     known = {container.id for container in core.index}
     for key in set(core.parts.snapshots.keys()) - known:
         core.parts.snapshots.remove(key)
