@@ -19,7 +19,8 @@ address = "{0}/sock"
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Shell]:
     made = Shell(way_to("containerd"))
-    name = f"/tmp/wherry-containerd-{os.getpid()}"
+    group = f"wherry-containerd-{os.getpid()}"
+    name = f"/tmp/{group}"
     try:
         made.make_root(f"{name}/root")
         made(f"echo '{CONFIG.format(name)}' >{name}/config.toml")
@@ -29,11 +30,12 @@ def shell() -> Iterator[Shell]:
         )
         assert ready.status == 0, made(f"tail -5 {name}/log").output
         made(f'ctr() {{ command ctr -a {name}/sock "$@"; }}')
-        made(f'run() {{ ctr run --runtime io.containerd.runc.v2 --runc-binary {RUNTIME} --rootfs "$@"; }}')
+        runtime = f"--runtime io.containerd.runc.v2 --runc-binary {RUNTIME}"
+        made(f'run() {{ ctr run --cgroup /{group}/task {runtime} --rootfs "$@"; }}')
         made(f"root={name}/root")
         yield made
     finally:
-        made(f"kill $server; wait $server; cd /; rm -rf {name}")
+        made(f"kill $server; wait $server; cd /; rm -rf {name}; rmdir /sys/fs/cgroup/*/{group} /sys/fs/cgroup/{group}")
         made.close()
 
 

@@ -28,7 +28,7 @@ def shell() -> Iterator[Shell]:
         yield made
     finally:
         made(f"podman rm -fa; cd /; rm -rf /tmp/{name}")
-        made("rmdir /sys/fs/cgroup/*/libpod_parent /sys/fs/cgroup/libpod_parent")
+        made("rmdir /sys/fs/cgroup/*/libpod_parent/conmon /sys/fs/cgroup/*/libpod_parent /sys/fs/cgroup/libpod_parent")
         made.close()
 
 
