@@ -190,7 +190,7 @@ class Monitor:
         if exec_id is None:
             try:
                 ended = self.runtime.finish(identifier, status)
-            except OSError:
+            except (OSError, errors.NotFound):
                 # Deleted by another hand (`wherry-runtime delete`): who waits is told all the same.
                 ended = Exit(identifier, None, status, False, time.time_ns())
         else:
