@@ -31,6 +31,8 @@ class Core:
         self.index = Index()
         self.events = Events()
         self.closing = False
+        # Until everything found at the start has been dealt with, nothing is started anew.
+        self.serving = False
         # By image: /etc/passwd and /etc/group as the image has them, and working directories known to be there.
         self.accounts: dict[str, Accounts] = {}
         self.directories: set[tuple[str, str]] = set()

@@ -1,7 +1,6 @@
 """Making a container: everything about it is decided and checked here; nothing runs yet."""
 
 import asyncio
-import json
 import os
 import secrets
 import time
@@ -105,8 +104,9 @@ async def _make(
         mounts=points,
     )
     container = Container(definition, State())
-    # The intent: a crash from here on is undone from it.
-    core.store.write(Put(f"garbage/{id}", json.dumps({"volumes": container.anonymous_volumes}).encode()))
+    # All that a crash could leave is known by the container's id, and swept, but for the volumes.
+    if container.anonymous_volumes:
+        core.store.write(removal.intent(id, container.anonymous_volumes))
     try:
         mounts = await asyncio.to_thread(_prepare, core, definition)
     except (WherryError, OSError):
@@ -116,7 +116,7 @@ async def _make(
     core.store.write(
         Put(definition_key(id), dump(container.definition)),
         Put(state_key(id), dump(container.state)),
-        Delete(f"garbage/{id}"),
+        *([Delete(f"garbage/{id}")] if container.anonymous_volumes else ()),
     )
     return container
 

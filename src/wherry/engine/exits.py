@@ -68,7 +68,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
         await forget(core, container)
         if removing:
             removal.remove_locked(core, container, volumes=True)
-    if restart:
+    if restart and core.serving:
         container.restarter = core.spawn(restart_later(core, container), f"the restart of {container.id[:12]}")
 
 

@@ -1,6 +1,6 @@
 """Starting a container: network, files, streams, then one call to the monitor. On any failure nothing is left.
 
-What blocks runs in threads, the network beside the rest; the intent is written before and the result after.
+What blocks runs in threads, the network beside the rest; the result is written when all is done.
 """
 
 import asyncio
@@ -60,8 +60,9 @@ async def start(core: Core, container: Container, *, by_policy: bool = False) ->
     before = container.state
     run = container.run = Run()
     restarts = before.restart_count + 1 if by_policy else 0
+    # In memory only: what a crash leaves of a start is known by the container's id, and its record says that it does
+    # not run, so reconciliation undoes it.
     container.set_state(status="starting", error="", restart_count=restarts, stopped_by_user=False, oom_killed=False)
-    core.save_state(container)
     pipes = _Pipes()
     try:
         started = await _launch(core, container, pipes)

@@ -61,7 +61,8 @@ async def reconcile(core: Core) -> None:
     await adopt_streams(core)
     await _finish_dead(core, seen, live)
     await _sweep(core, seen)
-    _start_by_policy(core, live)
+    core.serving = True
+    _start_by_policy(core)
 
 
 async def _recover_streams(core: Core, container: Container) -> None:
@@ -166,8 +167,10 @@ async def _sweep(core: Core, seen: dict[str, ContainerState]) -> None:
     running = {container.id for container in core.index if container.run is not None}
     for id in seen.keys() - running:
         await monitor.delete(id, force=True)
+    used = {mount.name for container in core.index for mount in container.definition.mounts}
     garbage = {
-        key.removeprefix("garbage/"): json.loads(value).get("volumes", ()) for key, value in core.store.scan("garbage/")
+        key.removeprefix("garbage/"): [name for name in json.loads(value).get("volumes", ()) if name not in used]
+        for key, value in core.store.scan("garbage/")
     }
     await asyncio.to_thread(_sweep_blocking, core, garbage, running)
 
@@ -175,6 +178,7 @@ async def _sweep(core: Core, seen: dict[str, ContainerState]) -> None:
 def _sweep_blocking(core: Core, garbage: dict[str, Sequence[str]], running: set[str]) -> None:
     for id, volumes in garbage.items():
         removal.dispose(core, id, volumes)
+        core.store.write(Delete(f"garbage/{id}"))
     shared_memory.sweep(core.config, running)
     known = {container.id for container in core.index}
     for key in set(core.parts.snapshots.keys()) - known:
@@ -185,11 +189,10 @@ def _sweep_blocking(core: Core, garbage: dict[str, Sequence[str]], running: set[
                 shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def _start_by_policy(core: Core, live: Sequence[Container]) -> None:
-    adopted = {container.id for container in live}
+def _start_by_policy(core: Core) -> None:
     for container in core.index:
         state, policy = container.state, container.definition.host.restart_policy
-        if container.run is not None or container.id in adopted or container.restarter is not None:
+        if container.run is not None or container.restarter is not None:
             continue
         was_cut = state.status == "restarting" or (
             bool(state.started_ns) and not state.stopped_by_user and policy.name == "unless-stopped"

@@ -99,8 +99,8 @@ class Definition:
 class State:
     """Where a container is in its life.
 
-    `status`: created, running, paused, restarting, exited, removing, dead; `starting` is internal: the intent of a
-    start is written, its result is not. Times in nanoseconds since 1970, 0 is never. `endpoint` is the network
+    `status`: created, running, paused, restarting, exited, removing, dead; `starting` is internal and
+    never stored: a start is under way. Times in nanoseconds since 1970, 0 is never. `endpoint` is the network
     room's own JSON.
     """
 

@@ -1,6 +1,7 @@
 """Removing a container: forgotten at once, by one write; what it had on disk goes in the background.
 
-The write leaves `garbage/<id>` in the store, so that a crash in between loses nothing: reconciliation finishes it.
+What a crash in between leaves is known by the container's id and belongs to no record, so reconciliation removes it.
+Only volumes have names of their own: those that are to go are noted in the store, at `garbage/<id>`.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
     core.store.write(
         Delete(definition_key(container.id)),
         Delete(state_key(container.id)),
-        Put(f"garbage/{container.id}", json.dumps({"volumes": anonymous}).encode()),
+        *([intent(container.id, anonymous)] if anonymous else ()),
     )
     container.set_state(status="removing")
     core.index.remove(container)
@@ -35,12 +36,19 @@ def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
     task.add_done_callback(core.disposals.discard)
 
 
+def intent(id: str, volumes: Sequence[str]) -> Put:
+    """The note that `volumes` go with the container `id`."""
+    return Put(f"garbage/{id}", json.dumps({"volumes": volumes}).encode())
+
+
 async def _dispose(core: Core, container: Container, volumes: Sequence[str]) -> None:
     if container.release is not None:
         await container.release
     in_use = {mount.name for other in core.index for mount in other.definition.mounts if mount.name}
     removable = [name for name in volumes if name not in in_use]
     await asyncio.to_thread(dispose, core, container.id, removable)
+    if len(removable) < len(volumes):
+        core.store.write(Delete(f"garbage/{container.id}"))
 
 
 def dispose(core: Core, id: str, volumes: Sequence[str]) -> None:
@@ -55,4 +63,5 @@ def dispose(core: Core, id: str, volumes: Sequence[str]) -> None:
             core.parts.volumes.remove(name, True)
         except WherryError as error:
             log.warning("cannot remove the volume %s of %s: %s", name, id, error)
-    core.store.write(Delete(f"garbage/{id}"))
+    if volumes:
+        core.store.write(Delete(f"garbage/{id}"))
