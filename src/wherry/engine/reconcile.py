@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from wherry.engine import exits, launch, removal, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
@@ -175,7 +175,7 @@ async def _sweep(core: Core, seen: dict[str, ContainerState]) -> None:
     await asyncio.to_thread(_sweep_blocking, core, garbage, running)
 
 
-def _sweep_blocking(core: Core, garbage: dict[str, Sequence[str]], running: set[str]) -> None:
+def _sweep_blocking(core: Core, garbage: Mapping[str, Sequence[str]], running: set[str]) -> None:
     for id, volumes in garbage.items():
         removal.dispose(core, id, volumes)
         core.store.write(Delete(f"garbage/{id}"))
