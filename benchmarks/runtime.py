@@ -1,4 +1,4 @@
-"""One container from start to reaped: the warm monitor beside other runtimes, on the same bundle, taking turns.
+"""One container from start to reaped: warm monitor, cold command, other runtimes, taking turns on the same bundle.
 
     benchmarks/runtime.py BUNDLE [--rounds 200] [--peer crun --peer runc] [--inside PID]
 
@@ -58,7 +58,9 @@ async def main() -> None:
     parser.add_argument("--peer", action="append", default=[])
     parser.add_argument("--inside", type=int)
     options = parser.parse_args()
-    peers = {name: peer(name, options.bundle, options.inside) for name in options.peer}
+    cold = Path(sys.executable).with_name("wherry-runtime")
+    peers = {cold.name: peer(str(cold), options.bundle, None)}
+    peers |= {name: peer(name, options.bundle, options.inside) for name in options.peer}
     with tempfile.TemporaryDirectory() as scratch:
         pid = spawn(Path(scratch))
         ended: asyncio.Queue[Exit] = asyncio.Queue()
