@@ -4,20 +4,32 @@ A command is a fresh process, and its start is most of what it costs: nothing is
 needed, and what is imported avoids `re`, `enum`, `json`, `argparse`, `dataclasses` (a test holds the list).
 """
 
+import gc
 import posix
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _FORKING = frozenset(("run", "create", "exec"))
 
 
-def main() -> int:
-    """The command's exit status."""
+def main() -> "NoReturn":
+    """Run the command line and end this process, without the clean-up that the kernel does anyway."""
+    gc.disable()  # a tenth of the start; and a command ends before there is anything to collect
     arguments = sys.argv[1:]
     if not _FORKING.isdisjoint(arguments):
         _leave_writable_interpreter()
     from wherry.runtime.cli import commands
 
-    return commands.run(arguments)
+    status = commands.run(arguments)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or 1
+    posix._exit(status)
 
 
 def _leave_writable_interpreter() -> None:
