@@ -133,6 +133,22 @@ def check_a_process_enters_both_ways_and_groups_inside_are_removed(group: Cgroup
     assert not any(os.path.exists(path) for path in group.paths.values())
 
 
+def check_a_process_enters_beside_a_manager_inside(group: Cgroup) -> None:
+    if layout().version == 1:
+        return
+    inner = group.paths[""] + "/init.scope"
+    os.mkdir(inner)
+    with Child(group, pause) as first:
+        with open(inner + "/cgroup.procs", "w") as file:
+            file.write(str(first.pid))
+        with open(group.paths[""] + "/cgroup.subtree_control", "w") as file:
+            file.write("+pids")
+        with Child(group, pause) as second:
+            assert group.processes() == sorted([first.pid, second.pid])
+            with open(f"/proc/{second.pid}/cgroup") as file:
+                assert file.read().strip().endswith("/init.scope")
+
+
 def check_kill_reaches_every_process(group: Cgroup) -> None:
     def breed() -> None:
         while True:

@@ -99,7 +99,11 @@ class Cgroup(Protocol):
         """Make the directories and what they need before a process can enter."""
 
     def enter_fd(self) -> int | None:
-        """A new descriptor of the v2 directory for clone3, or None on pure v1. The caller closes it."""
+        """A new descriptor of the v2 directory for clone3, or None on pure v1. The caller closes it.
+
+        Where a manager inside has made groups of its own, which leaves the container's unfit for processes, it is the
+        one in which the container's oldest process is.
+        """
 
     def entry_fds(self) -> list[int]:
         """New descriptors; by writing b"0" to each, a single-threaded process enters what CLONE_INTO_CGROUP leaves out.

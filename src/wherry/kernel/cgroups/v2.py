@@ -43,7 +43,19 @@ class V2Cgroup:
             pass
 
     def enter_fd(self) -> int | None:
-        return os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = self._path
+        if files.read_or_empty(path + "/cgroup.subtree_control").strip():
+            # A manager inside (systemd) has given controllers to groups of its own: none may enter above those.
+            path = self._group_of_first_process() or path
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _group_of_first_process(self) -> str | None:
+        for pid in self.processes():
+            for line in files.read_or_empty(f"/proc/{pid}/cgroup").splitlines():
+                path = self._root + line.removeprefix("0::")
+                if line.startswith("0::") and path.startswith(self._path + "/"):
+                    return path
+        return None
 
     def entry_fds(self) -> list[int]:
         return []
