@@ -1,6 +1,7 @@
 """`wherry-runtime` as podman and containerd call it: command lines, formats, exit statuses."""
 
 import array
+import errno
 import json
 import os
 import pty
@@ -219,6 +220,25 @@ def test_update_and_events(cli: Cli) -> None:
     refused = cli("update", "--cpuset-cpus", "none", "c1")
     assert refused.returncode == 1
     assert "cpuset.cpus" in refused.stderr
+
+
+def test_the_interpreter_a_container_can_see_is_not_the_hosts(cli: Cli) -> None:
+    """CVE-2019-5736: /proc/PID/exe of a process that waits for start, as the container's own programs would open it."""
+    cli.write("sleep", "60")
+    null = {"capture_output": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    cli.ok("create", "--bundle", cli.bundle, "c1", **null)
+    executable = f"/proc/{cli.state('c1')['pid']}/exe"
+    assert not os.path.samefile(executable, os.path.realpath(sys.executable))
+    held = os.open(executable, os.O_RDONLY)
+    cli.ok("kill", "c1", "KILL")
+    cli.until("c1", "stopped")
+    try:
+        # Nobody executes it any more, so nothing but the seal (or the read-only mount) is in the way.
+        with pytest.raises(OSError) as caught:
+            os.write(os.open(f"/proc/self/fd/{held}", os.O_WRONLY), b"evil")
+        assert caught.value.errno in (errno.EPERM, errno.EROFS)
+    finally:
+        os.close(held)
 
 
 def test_preserved_descriptors(cli: Cli) -> None:
