@@ -284,7 +284,8 @@ NAMES = ["a", "b", "a/x", "a/y", "b/x", "a/x/1", "a/x/2"]
 
 @st.composite
 def layers(draw: st.DrawFn) -> Layer:
-    """Entries that agree with each other: what is a file in this layer has nothing below it."""
+    """Entries that agree with each other: what is a file in this layer has nothing below it, and what is deleted
+    whole is not deleted piece by piece as well (whether its directory is then there, the specification leaves open)."""
     layer: Layer = []
     files: set[str] = set()
     for name in draw(st.lists(st.sampled_from(NAMES), max_size=5, unique=True)):
@@ -300,7 +301,8 @@ def layers(draw: st.DrawFn) -> Layer:
         else:
             files.add(name)
             layer.append((name, draw(st.binary(min_size=1, max_size=3))))
-    return layer
+    whole = tuple(f"{name}/" for name, _ in layer if name.startswith("-"))
+    return [entry for entry in layer if not (entry[0][0] in "-!" and f"-{entry[0][1:]}".startswith(whole))]
 
 
 def model(below: Tree, layer: Layer) -> Tree:

@@ -7,10 +7,10 @@ from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
 from wherry.archive._pack import PackOptions, pack
 from wherry.archive._path import PathStat, read_file, stat
 from wherry.archive._reader import TarReader
-from wherry.archive._removal import remove_tree
 from wherry.archive._unpack import unpack
 from wherry.archive._walk import Directory, open_directory, tree_size, walk
 from wherry.archive._writer import Writable
+from wherry.kernel.removal import remove_tree
 
 __all__ = [
     "DIRECTORY",

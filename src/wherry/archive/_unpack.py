@@ -29,10 +29,10 @@ from wherry.archive._names import components, split
 from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
 from wherry.archive._path import refuse
 from wherry.archive._reader import TarReader
-from wherry.archive._removal import remove_tree
 from wherry.archive._whiteouts import OPAQUE, PREFIX, OverlayWhiteouts, PlainNames, RemovingWhiteouts, target_of
 from wherry.errors import Internal, InvalidArgument, PermissionDenied, WherryError
 from wherry.kernel.paths import fd_path, open_in_root
+from wherry.kernel.removal import remove_tree
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

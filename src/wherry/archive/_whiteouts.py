@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from wherry.archive._directories import Directories, is_whiteout
 from wherry.archive._entry import show
-from wherry.archive._removal import remove_tree
 from wherry.archive._walk import open_directory
 from wherry.errors import InvalidArgument
 from wherry.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, fd_path, openat2
+from wherry.kernel.removal import remove_tree
 
 PREFIX = b".wh."
 _META = b".wh..wh."

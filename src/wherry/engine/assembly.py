@@ -10,6 +10,7 @@ from wherry.engine.parts import Exit, Logger, Monitor, Parts
 from wherry.errors import Unavailable
 from wherry.images import Images, RegistryConfig
 from wherry.kernel.cgroups import cgroup
+from wherry.kernel.sweeper import Sweeper
 from wherry.logs import client as logs
 from wherry.network.config import NetworkConfig
 from wherry.network.networks import Networks
@@ -22,7 +23,8 @@ from wherry.volumes import Volumes
 def assemble(config: DaemonConfig) -> Parts:
     """In a thread: open everything below the data root."""
     store = SQLiteStore(config.data_root / "state.db")
-    snapshots = OverlaySnapshotter(config.data_root / "snapshots")
+    sweeper = Sweeper(f"wherry sweeper {config.data_root}")
+    snapshots = OverlaySnapshotter(config.data_root / "snapshots", sweeper)
     content = ContentStore(config.data_root / "content", store)
     networks = Networks(
         NetworkConfig(
@@ -74,6 +76,7 @@ def assemble(config: DaemonConfig) -> Parts:
         open_monitor=open_monitor,
         open_logger=open_logger,
         cgroup=cgroup,
+        sweep=sweeper.discard,
         clear=clear,
         close=close,
     )

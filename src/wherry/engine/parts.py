@@ -1,5 +1,6 @@
 """The other rooms as the engine needs them: the contracts of docs/architecture.md, so that fakes can stand in."""
 
+import shutil
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,8 @@ class Parts:
     """What an engine is put together from.
 
     `open_monitor(on_exit, on_lost)` finds the monitor or starts it; so does `open_logger(on_eof, on_lost)`.
-    `close` lets go of what the parts hold in this process; `clear`, before it, of what the kernel holds for nobody.
+    `sweep` deletes a tree in the background. `close` lets go of what the parts hold in this process; `clear`, before
+    it, of what the kernel holds for nobody.
     """
 
     store: Store
@@ -153,5 +155,6 @@ class Parts:
     open_monitor: OpenMonitor
     open_logger: OpenLogger
     cgroup: Callable[[str], Cgroup]
+    sweep: Callable[[str], None] = lambda path: shutil.rmtree(path, ignore_errors=True)
     clear: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None

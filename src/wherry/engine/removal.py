@@ -7,7 +7,6 @@ Only volumes have names of their own: those that are to go are noted in the stor
 import asyncio
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 
 from wherry.engine.container import Container
@@ -56,8 +55,8 @@ def dispose(core: Core, id: str, volumes: Sequence[str]) -> None:
     core.parts.networks.disconnect(id)
     core.parts.snapshots.remove(id)
     core.parts.images.container_removed()
-    shutil.rmtree(core.bundle(id), ignore_errors=True)
-    shutil.rmtree(core.directory(id), ignore_errors=True)
+    core.parts.sweep(str(core.bundle(id)))
+    core.parts.sweep(str(core.directory(id)))
     for name in volumes:
         try:
             core.parts.volumes.remove(name, True)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from wherry.archive import Readable, UnpackResult
 from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._layers import Layer, Layers
 from wherry.snapshots._stream import DigestingStream
 from wherry.spec.digest import ChainID, DiffID
@@ -31,11 +32,14 @@ class Writable(NamedTuple):
 
 
 class LayeredSnapshotter(ABC):
-    """Implements the contract but for what depends on how trees are put together. `root` is made when absent."""
+    """Implements the contract but for what depends on how trees are put together.
 
-    def __init__(self, root: Path) -> None:
+    `root` is made when absent. What is removed goes to `sweeper`, by default one of its own; `close` closes it.
+    """
+
+    def __init__(self, root: Path, sweeper: Sweeper | None = None) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._layers = Layers(root)
+        self._layers = Layers(root, sweeper or Sweeper(f"wherry sweeper {root}"))
         self._janitor = self._layers.janitor
         self._root, self._directory = str(root), str(root / "writable")
         with suppress(FileExistsError):

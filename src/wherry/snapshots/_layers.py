@@ -23,6 +23,7 @@ from typing import NamedTuple
 from wherry.archive import Readable, UnpackResult
 from wherry.errors import InvalidArgument, NotFound
 from wherry.kernel.files import syncfs
+from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._janitor import Janitor
 from wherry.snapshots._stream import DigestingStream
 from wherry.spec.digest import ChainID, DiffID, sha256
@@ -44,11 +45,11 @@ Fill = Callable[[DigestingStream, Path, tuple[Layer, ...]], UnpackResult]
 
 
 class Layers:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sweeper: Sweeper) -> None:
         self._layers, self._incoming = root / "layers", root / "incoming"
         for directory in (self._layers, self._incoming):
             directory.mkdir(parents=True, exist_ok=True)
-        self.janitor = Janitor(root / "trash", self.flush)
+        self.janitor = Janitor(root / "trash", self.flush, sweeper)
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._lock = Lock()
         self._making: defaultdict[ChainID, Lock] = defaultdict(Lock)

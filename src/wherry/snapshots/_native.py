@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from wherry.archive import UnpackOptions, UnpackResult, Whiteouts, copy_tree, unpack
+from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._changes import compare
 from wherry.snapshots._contract import Change, ChangeKind
 from wherry.snapshots._layered import LayeredSnapshotter, Writable, opened
@@ -22,8 +23,8 @@ class NativeSnapshotter(LayeredSnapshotter):
 
     name = "vfs"
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, sweeper: Sweeper | None = None) -> None:
+        super().__init__(root, sweeper)
         self._incoming = root / "incoming"
         self._load()
 

@@ -23,6 +23,7 @@ from wherry.archive import Writable as Out
 from wherry.errors import InvalidArgument
 from wherry.kernel import mounts
 from wherry.kernel.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
+from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._changes import compare
 from wherry.snapshots._contract import Change
 from wherry.snapshots._layered import LayeredSnapshotter, Writable, opened
@@ -40,8 +41,8 @@ class OverlaySnapshotter(LayeredSnapshotter):
 
     name = "overlay2"
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, sweeper: Sweeper | None = None) -> None:
+        super().__init__(root, sweeper)
         self._empty = str(root / "empty")
         with suppress(FileExistsError):
             os.mkdir(self._empty, 0o755)
