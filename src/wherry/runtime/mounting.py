@@ -211,7 +211,8 @@ class CgroupBinds(NamedTuple):
 
     def apply(self, scene: Scene) -> None:
         base = make_directories(scene.root, self.target)
-        if self.directories and self.directories[0][0]:
+        many = bool(self.directories and self.directories[0][0])
+        if many:
             mounts.mount("tmpfs", fd_path(base), "tmpfs", self.options.flags & ~mounts.MS_RDONLY, "mode=755")
             os.close(base)
             base = open_in_root(scene.root, self.target)
@@ -222,4 +223,6 @@ class CgroupBinds(NamedTuple):
             _set(tree, self.options.attributes, False)
             mounts.move_mount(tree, base, name)
             os.close(tree)
+        if many and self.options.flags & mounts.MS_RDONLY:
+            mounts.mount_setattr(base, set=mounts.MOUNT_ATTR_RDONLY)
         os.close(base)

@@ -251,7 +251,6 @@ def test_logger_killed_while_input_waits(wreck: Wreck) -> None:
 @pytest.mark.parametrize("roles", [("monitor", "logger"), ("daemon", "monitor"), ("daemon", "logger")])
 def test_two_killed_at_once(wreck: Wreck, roles: tuple[str, str]) -> None:
     counting = wreck.count_up(**PORT)
-    api = wreck.api
     before = {role: wreck.pid(role) for role in roles}
     wreck.kill(*roles)
     if "daemon" in roles:
