@@ -8,40 +8,42 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
+from typing import Generic, TypeVar
 
-from wherry.network.sandbox import Prepared
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _PAUSE = 0.005
 
 
-class WarmPool:
-    """Keeps `size` sandboxes ready, made by a thread of its own."""
+class WarmPool(Generic[T]):
+    """Keeps `size` sandboxes ready, made by a thread of its own; unless `eager`, from the first one taken on."""
 
-    def __init__(self, make: Callable[[], Prepared], discard: Callable[[Prepared], None], size: int) -> None:
+    def __init__(self, make: Callable[[], T], discard: Callable[[T], None], size: int, *, eager: bool = True) -> None:
         self._make = make
         self._discard = discard
         self._size = size
-        self._ready: deque[Prepared] = deque()
-        self._failed = False
+        self._ready: deque[T] = deque()
+        # No more are made: for the moment nobody wants them, or they cannot be made.
+        self._resting = not eager
         self._closed = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="network-pool", daemon=True)
         if size:
             self._thread.start()
 
-    def take(self) -> Prepared | None:
+    def take(self) -> T | None:
         """A sandbox for the caller to keep, oldest first, or None when none is ready; never waits."""
         with self._changed:
             # After a failure the thread rests until somebody is in need: his own attempt will tell him what is wrong.
-            self._failed = False
+            self._resting = False
             self._changed.notify_all()
             return self._ready.popleft() if self._ready else None
 
     def wait_full(self, timeout: float) -> bool:
         """Wait until all are ready; False when that takes longer, or fails."""
         with self._changed:
-            self._changed.wait_for(lambda: self._failed or len(self._ready) >= self._size, timeout)
+            self._changed.wait_for(lambda: self._resting or len(self._ready) >= self._size, timeout)
             return len(self._ready) >= self._size
 
     def close(self) -> None:
@@ -57,7 +59,7 @@ class WarmPool:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or (len(self._ready) < self._size and not self._failed))
+                self._changed.wait_for(lambda: self._closed or (len(self._ready) < self._size and not self._resting))
                 # Not at once: whoever took one is just about to use processor and kernel locks himself.
                 self._changed.wait_for(lambda: self._closed or 2 * len(self._ready) < self._size, _PAUSE)
                 if self._closed:
@@ -67,7 +69,7 @@ class WarmPool:
             except OSError as error:
                 _log.warning("cannot make a network namespace ahead: %s", error)
                 with self._changed:
-                    self._failed = True
+                    self._resting = True
                     self._changed.notify_all()
                 continue
             with self._changed:
