@@ -59,7 +59,6 @@ ARCHITECTURES = ("X86_64", "X86", "X32", "AARCH64", "ARM", "RISCV64", "S390X", "
 """What libseccomp 2.5 can filter for, without MIPS and PA-RISC."""
 
 _compiled: dict[bytes, bytes] = {}
-_cache: str | None = None
 
 
 class _Program(ctypes.Structure):
@@ -68,17 +67,11 @@ class _Program(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def use_cache(directory: str) -> None:
-    """From now on keep programs in `directory` too, made when absent, for other processes."""
-    global _cache
-    _cache = directory
-
-
 def compile(profile: Mapping[str, Any], cache: str | None = None) -> bytes:
     """The program (struct sock_filter, 8 bytes each) for an OCI `linux.seccomp` object.
 
-    `cache`: as of `use_cache`, for this call. OSError: EINVAL for a profile that is wrong, EOPNOTSUPP for what cannot
-    be done (SCMP_ACT_NOTIFY), ENOENT without libseccomp.
+    `cache`: a directory, made when absent, for programs across processes. OSError: EINVAL for a profile that is wrong,
+    EOPNOTSUPP for what cannot be done (SCMP_ACT_NOTIFY), ENOENT without libseccomp.
     """
     import marshal
 
@@ -86,7 +79,6 @@ def compile(profile: Mapping[str, Any], cache: str | None = None) -> bytes:
     key = marshal.dumps(dict(profile), 2)
     program = _compiled.get(key)
     if program is None:
-        cache = cache or _cache
         program = _compiled[key] = _from_cache(profile, key, cache) if cache else _build(profile)
     return program
 

@@ -11,7 +11,7 @@ from wherry.runtime.cli.flags import BOOL, LIST, NUMBER, TEXT, Options, parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, NamedTuple
+    from typing import NamedTuple
 
     from wherry.runtime.container import Runtime
 else:
@@ -26,7 +26,6 @@ _GLOBAL = {
     "root": TEXT,
     "systemd-cgroup": BOOL,
     "rootless": TEXT,
-    "criu": TEXT,
     "help": BOOL,
     "version": BOOL,
 }
@@ -128,17 +127,6 @@ class Context:
         from wherry.runtime.container import Runtime
 
         return Runtime(self.root)
-
-    def load_config(self, bundle: str) -> dict[str, Any]:
-        """The bundle's configuration; a compiled seccomp profile is kept for the next command."""
-        from wherry.runtime.container import load_config
-
-        config = load_config(bundle)
-        if "seccomp" in (config.get("linux") or ()):
-            from wherry.kernel import seccomp
-
-            seccomp.use_cache(self.root + "/.seccomp")
-        return config
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import os
 
 from wherry.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from wherry.runtime import launch
+from wherry.runtime.container import load_config
 from wherry.runtime.document import boolean, mapping
 from wherry.runtime.plan import Choices
 
@@ -61,7 +62,7 @@ def _make(context: Context, options: Options, identifier: str, *, wait: bool, de
     bundle = os.path.abspath(options.text("bundle") or ".")
     preserve = options.number("preserve-fds") or 0
     runtime = context.runtime()
-    check_console(context.load_config(bundle), options, detach)
+    check_console(load_config(bundle), options, detach)
     choices = Choices(keyring=not options.flag("no-new-keyring"), pivot=not options.flag("no-pivot"))
     return launch.drive(runtime.run(identifier, bundle, (), _STREAMS, wait=wait, preserve=preserve, choices=choices))
 

@@ -7,6 +7,7 @@ import os
 from wherry.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from wherry.runtime import launch
 from wherry.runtime.cli.create import check_terminal, hand_over
+from wherry.runtime.container import load_config
 from wherry.runtime.document import boolean, mapping
 from wherry.runtime.state import StateFile
 from wherry.spec import fastjson
@@ -31,7 +32,7 @@ def exec_(context: Context, options: Options, arguments: Sequence[str]) -> int:
         raise FailedPrecondition("cannot exec in a paused container", hint="resume it, or use --ignore-paused")
     if status.status == "stopped":
         raise FailedPrecondition("cannot exec in a stopped container")
-    process = _process(options, arguments, context.load_config(status.record.bundle))
+    process = _process(options, arguments, load_config(status.record.bundle))
     detach = options.flag("detach")
     check_terminal(boolean(process, "terminal", False, "process."), options, detach)
     name = f"exec-{os.getpid()}"
