@@ -1,13 +1,12 @@
 """The contract of wherry.kernel.cgroups.Cgroup on pure cgroup v2, in a virtual machine."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from virtual_machine import Unobtainable, VirtualMachine
 
-from daemon import busybox_tar
+from daemon import CACHE, busybox_tar
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests/contract/cgroup_suite.py"
@@ -15,9 +14,8 @@ SUITE = ROOT / "tests/contract/cgroup_suite.py"
 
 @pytest.fixture(scope="session")
 def machine() -> VirtualMachine:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     try:
-        return VirtualMachine(Path(base, "wherry-tests"))
+        return VirtualMachine(CACHE / "virtual-machine")
     except Unobtainable as reason:
         pytest.skip(f"no virtual machine: {reason}")
 
