@@ -36,6 +36,8 @@ class Core:
         # By image: /etc/passwd and /etc/group as the image has them, and working directories known to be there.
         self.accounts: dict[str, Accounts] = {}
         self.directories: set[tuple[str, str]] = set()
+        # Of containers whose outputs have all ended: nothing is to be waited for when they exit.
+        self.whole_logs: set[str] = set()
         self.disposals: set[asyncio.Task[None]] = set()
         self.releases: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()

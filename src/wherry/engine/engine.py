@@ -45,7 +45,9 @@ class Engine:
 
     async def _start(self) -> None:
         core = self._core
-        core.backends = Backends(core.parts, self._on_exit, lambda _: None, self._after_monitor, self._after_logger)
+        core.backends = Backends(
+            core.parts, self._on_exit, core.whole_logs.add, self._after_monitor, self._after_logger
+        )
         await core.backends.open()
         reconcile.load(core)
         await reconcile.reconcile(core)

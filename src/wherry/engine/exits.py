@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +39,10 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
         if run is None or run.died or state.status not in ("running", "paused"):
             return
         run.died = True
-        await _close_log(core, container.id)
+        if container.id in core.whole_logs:
+            core.whole_logs.discard(container.id)
+        else:
+            await _close_log(core, container.id)
         endpoint: Endpoint | None = container.endpoint
         container.endpoint = None
         _release(core, container)
@@ -126,7 +128,6 @@ def _release_blocking(core: Core, container: Container) -> None:
             core.parts.volumes.release(mount.name, container.id)
     if container.definition.host.ipc_mode == "shareable":
         shared_memory.remove(core.config, container.id)
-    shutil.rmtree(core.bundle(container.id), ignore_errors=True)
 
 
 def wants_restart(container: Container, code: int) -> bool:

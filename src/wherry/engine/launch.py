@@ -1,6 +1,6 @@
 """Starting a container: network, files, streams, then one call to the monitor. On any failure nothing is left.
 
-What blocks runs in threads, the network beside the rest; the result is written when all is done.
+What blocks runs in a thread, beside the opening of the log; the result is written when all is done.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,12 +96,11 @@ async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:
     inputs = _joined(core, container)
     _make_pipes(container, pipes)
     target = log_target(core, container)
-    preparing = asyncio.to_thread(_prepare, core, container, inputs)
-    if definition.config.tty:
-        await _with_network(core, container, inputs, preparing)
-    else:
-        opening = logger.open(container.id, target, pipes.ours)
-        await _with_network(core, container, inputs, preparing, opening)
+    core.whole_logs.discard(container.id)
+    steps = [_prepare_and_connect(core, container, inputs)]
+    if not definition.config.tty:
+        steps.append(logger.open(container.id, target, pipes.ours))
+    await _all(*steps)
     rootfs = core.parts.snapshots.mounts(container.id)
     run = container.run
     assert run is not None
@@ -136,9 +136,9 @@ async def _open_console(core: Core, container: Container, started: Started, targ
         os.close(console)
 
 
-async def _with_network(core: Core, container: Container, inputs: Inputs, *others: Any) -> None:
-    """The network and what can be done meanwhile; everything has ended when this returns or raises."""
-    results = await asyncio.gather(_connect(core, container, inputs), *others, return_exceptions=True)
+async def _all(*steps: Coroutine[Any, Any, None]) -> None:
+    """Everything has ended when this returns or raises."""
+    results = await asyncio.gather(*steps, return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     if failures:
         raise failures[0]
@@ -220,14 +220,22 @@ def _shared_memory_of(core: Core, other: Container) -> str:
     return str(shared_memory.directory(core.config, other.id))
 
 
-async def _connect(core: Core, container: Container, inputs: Inputs) -> None:
-    mode = container.definition.host.network_mode
-    if mode.startswith("container:"):
-        return
-    request = _request(container)
+async def _prepare_and_connect(core: Core, container: Container, inputs: Inputs) -> None:
+    # One after the other in one thread: both are short system calls in great number, and two threads that make such
+    # spend more time handing the interpreter's lock to each other than the calls take.
+    connects = not container.definition.host.network_mode.startswith("container:")
+    request = _request(container) if connects else None
+
+    def work() -> None:
+        _prepare(core, container, inputs)
+        if request is not None:
+            _connect_blocking(core, container, request)
+
     try:
-        await asyncio.to_thread(_connect_blocking, core, container, request)
+        await asyncio.to_thread(work)
     except Conflict:
+        if request is None:
+            raise
         # A port may still belong to a container whose exit is being cleaned up.
         if not await core.released():
             raise
