@@ -20,7 +20,7 @@ def run(operations: Sequence[Operation], scene: Scene) -> None:
     stage = "prepare"
     try:
         gc.disable()
-        _close_others(scene)
+        close_others(_kept(scene))
         os.umask(0)
         if scene.network >= 0:
             namespaces.setns(scene.network, namespaces.CLONE_NEWNET)
@@ -43,10 +43,17 @@ def _tell(scene: Scene, error: BaseException, stage: str) -> None:
         scene.tell({"error": {"stage": stage, "errno": number or 0, "text": str(error) or repr(error)}})
 
 
-def _close_others(scene: Scene) -> None:
-    """A child may wait long for its start: what it holds of others (their pipes, clients) would never see an end."""
+def _kept(scene: Scene) -> set[int]:
     keep = {scene.channel.fileno(), scene.null, scene.start_socket, scene.pidfd, scene.network, *scene.stdio}
-    keep.update(scene.cgroup_entries, scene.trees.values(), range(3 + scene.preserve))
+    keep.update(scene.trees.values(), range(3 + scene.preserve))
+    return keep
+
+
+def close_others(keep: set[int]) -> None:
+    """Close all but these and 0 to 2.
+
+    A child may wait long for its start: what it holds of others (their pipes, clients) would never see an end.
+    """
     first = 3
     for fd in sorted(keep):
         if fd >= first:

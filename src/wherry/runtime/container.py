@@ -85,8 +85,6 @@ class Runtime:
         fds: list[int] = []
         try:
             group.create()
-            if made.resources:
-                group.apply(with_default_devices(made.resources))
             trees: dict[str, int] = {}
             for preparation in made.preparations:
                 trees.update(preparation.make(fds))
@@ -104,9 +102,15 @@ class Runtime:
                 oom_score=made.oom_score,
                 terminal=made.terminal,
                 refork=made.refork,
-                **_entrance(group, fds),
+                cgroup_fd=_open_cgroup(group, self._version, fds),
             )
-            launched = yield from launch.launch_process(prepared, saved.add_process, self._forker)
+
+            def settle() -> list[int]:
+                if made.resources:
+                    group.apply(with_default_devices(made.resources))
+                return group.entry_fds()
+
+            launched = yield from launch.launch_process(prepared, settle, saved.add_process, self._forker)
         except BaseException as error:
             self._undo(saved, group)
             if isinstance(error, OSError):
@@ -191,13 +195,13 @@ class Runtime:
                 terminal=bool(process.get("terminal")),
                 refork=exec_plan.is_guarded(config),
                 say_go=False,
-                **_entrance(group, fds),
+                cgroup_fd=_open_cgroup(group, self._version, fds),
             )
-            return (
-                yield from launch.launch_process(
-                    prepared, lambda started: saved.add_exec(exec_id, started), self._forker
-                )
-            )
+
+            def record_it(started: Process) -> None:
+                saved.add_exec(exec_id, started)
+
+            return (yield from launch.launch_process(prepared, group.entry_fds, record_it, self._forker))
         except OSError as error:
             saved.remove_exec(exec_id)
             raise errors.Internal(f"exec in container {identifier}: {error}") from error
@@ -352,14 +356,16 @@ class Runtime:
             os.close(pidfd)
 
 
-def _entrance(group: Cgroup, fds: list[int]) -> dict[str, Any]:
-    """How a child gets into the cgroup; every descriptor is put into `fds` as well."""
-    directory = group.enter_fd()
-    if directory is not None:
-        fds.append(directory)
-    entries = group.entry_fds()
-    fds += entries
-    return {"cgroup_fd": -1 if directory is None else directory, "cgroup_entries": entries}
+def _open_cgroup(group: Cgroup, version: int, fds: list[int]) -> int:
+    """The directory a process must be born in, on v2, where moving one later is slow; put into `fds` as well.
+
+    On a hybrid host it stays out of v2's hierarchy, which has no controller there, and can be made in advance.
+    """
+    directory = group.enter_fd() if version == 2 else None
+    if directory is None:
+        return -1
+    fds.append(directory)
+    return directory
 
 
 def _listen(saved: StateFile, fds: list[int]) -> int:

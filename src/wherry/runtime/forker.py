@@ -4,19 +4,25 @@ After a fork every page of the parent that it writes to is copied once more, 2 t
 interpreter writes to hundreds on any request (reference counts). The monitor therefore never forks. This process does:
 between two forks it touches next to nothing. Its children are the monitor's (CLONE_PARENT), which reaps them.
 
-While idle it also makes the next network namespace in advance: 0.5 ms that a container's start does not wait for.
+While idle it makes in advance what a container's start then does not wait for: a process in pid, ipc and uts
+namespaces of its own, which has touched the pages it will need, and a network namespace. The mount namespace is made
+at the start: it must show the host's mounts of that moment.
 
-A request is ["clone flags", joins a pid namespace, enters a cgroup] with descriptors: the child's end of its channel, a
+A request is [clone flags, joins a pid namespace, enters a cgroup] with descriptors: the child's end of its channel, a
 pidfd, a cgroup directory. The child then reads its launch message from the channel.
 """
 
 from __future__ import annotations
 
 import _socket
+import fcntl
+import gc
 import os
+import select
 
-from wherry.kernel import namespaces, processes, seqpacket, syscalls
-from wherry.runtime import child, setup, transfer
+from wherry.kernel import files, mounts, namespaces, paths, processes, seqpacket, syscalls
+from wherry.kernel import seccomp as _seccomp  # noqa: F401 - a child in its new root could no longer load it
+from wherry.runtime import child, plan, setup, transfer
 from wherry.runtime.scene import Scene
 from wherry.spec import fastjson
 
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SIGCHLD = 17
+_PAUSE = 6  # milliseconds
+_SPARE = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
 
 
 class Forker:
@@ -51,7 +59,10 @@ class Forker:
         except OSError:
             # Killed by someone: another one, from this process as it is now.
             self._control.close()
-            os.waitpid(self._pid, 0)
+            try:
+                os.waitpid(self._pid, 0)
+            except ChildProcessError:
+                pass
             self._start()
             seqpacket.send(self._control, request, fds)
 
@@ -59,10 +70,7 @@ class Forker:
 def _become(control: _socket.socket, null: int) -> None:
     """The forker's whole life."""
     try:
-        keep = sorted((control.fileno(), null))
-        processes.close_range(3, keep[0] - 1) if keep[0] > 3 else None
-        processes.close_range(keep[0] + 1, keep[1] - 1) if keep[1] > keep[0] + 1 else None
-        processes.close_range(keep[1] + 1)
+        child.close_others({control.fileno(), null})
         processes.set_name("wherry-forker")
         _Forking(control, null).serve()
     finally:
@@ -75,11 +83,16 @@ class _Forking:
         self.null = null
         self.own_pid = namespaces.open_namespace("self", "pid")
         self.own_network = namespaces.open_namespace("self", "network")
-        self.spare = -1
+        self.network = -1  # a spare one
+        self.spare: _socket.socket | None = None  # to a spare process
 
     def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
         while True:
-            self.make_spare()
+            # The process just started has the better use for a processor.
+            if not poll.poll(_PAUSE):
+                self.make_spares()
             received = seqpacket.receive(self.control)
             if received is None:
                 os._exit(0)  # the monitor is gone
@@ -90,32 +103,68 @@ class _Forking:
             cgroup = next(rest) if enters else -1
             channel = _socket.socket(fileno=fds[0])
             try:
-                self.fork(channel, flags, join_pid, cgroup)
+                if joins or enters or not self.hand_over(channel, flags):
+                    self.fork(channel, flags, join_pid, cgroup)
             except OSError as error:
                 text = {"error": {"stage": "clone", "errno": error.errno, "text": str(error)}}
                 seqpacket.send(channel, fastjson.dumps(text).encode())
             channel.close()
             seqpacket.close(fds[1:])
 
-    def make_spare(self) -> None:
-        if self.spare >= 0:
-            return
+    def make_spares(self) -> None:
         try:
-            namespaces.unshare(namespaces.CLONE_NEWNET)
+            if self.spare is None:
+                self.spare = self._make_process()
+            if self.network < 0:
+                self.network = self._make_network()
         except OSError:
-            return  # out of namespaces: the clone will say so
+            return  # out of something: a start that needs it will say so
+
+    def _make_network(self) -> int:
+        namespaces.unshare(namespaces.CLONE_NEWNET)
         try:
             setup.bring_up_loopback()
-            self.spare = namespaces.open_namespace("self", "network")
+            return namespaces.open_namespace("self", "network")
         finally:
             namespaces.setns(self.own_network, namespaces.CLONE_NEWNET)
 
+    def _make_process(self) -> _socket.socket:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        if syscalls.clone(_SPARE | namespaces.CLONE_PARENT | _SIGCHLD) == 0:
+            _stand_by(theirs, self.null)
+        theirs.close()
+        return ours
+
+    def take_network(self, flags: int) -> int:
+        """The spare network namespace, if `flags` have a use for it: it belongs to the host's user namespace."""
+        if not flags & namespaces.CLONE_NEWNET or flags & namespaces.CLONE_NEWUSER:
+            return -1
+        taken, self.network = self.network, -1
+        return taken
+
+    def hand_over(self, channel: _socket.socket, flags: int) -> bool:
+        """Let the spare process have the work, if it has the namespaces for it."""
+        if self.spare is None or flags & ~(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWNET) != _SPARE:
+            return False
+        spare, self.spare = self.spare, None
+        network = self.take_network(flags)
+        if network >= 0:
+            flags &= ~namespaces.CLONE_NEWNET
+        fds = [channel.fileno()] if network < 0 else [channel.fileno(), network]
+        try:
+            seqpacket.send(spare, b"%d" % (flags & ~_SPARE), fds)
+        except OSError:
+            return False  # killed by someone
+        finally:
+            spare.close()
+            if network >= 0:
+                os.close(network)
+        return True
+
     def fork(self, channel: _socket.socket, flags: int, join_pid: int, cgroup: int) -> None:
         """Clone; the child never returns."""
-        spare = -1
-        # A namespace made here belongs to the host's user namespace: not for a container with one of its own.
-        if flags & namespaces.CLONE_NEWNET and not flags & namespaces.CLONE_NEWUSER and self.spare >= 0:
-            spare, self.spare = self.spare, -1
+        network = self.take_network(flags)
+        if network >= 0:
             flags &= ~namespaces.CLONE_NEWNET
         if join_pid >= 0:
             namespaces.setns(join_pid, namespaces.CLONE_NEWPID)
@@ -124,20 +173,93 @@ class _Forking:
             # clone3 refuses a signal together with CLONE_PARENT; the child's is the parent's, SIGCHLD, either way.
             pid = syscalls.clone_into(flags, 0, cgroup) if cgroup >= 0 else syscalls.clone(flags | _SIGCHLD)
             if pid == 0:
-                _be_born(channel, self.null, spare)
+                _be_born(channel, self.null, network)
         finally:
             if join_pid >= 0:
                 namespaces.setns(self.own_pid, namespaces.CLONE_NEWPID)
-        if spare >= 0:
-            os.close(spare)
+        if network >= 0:
+            os.close(network)
 
 
-def _be_born(channel: _socket.socket, null: int, network: int) -> None:
+def _stand_by(control: _socket.socket, null: int) -> None:
+    """A spare process's life until it is needed. Never returns."""
+    try:
+        gc.disable()
+        # Also its copy of the other end: else it would never learn of the forker's death.
+        child.close_others({control.fileno(), null})
+        _warm_up()
+        received = seqpacket.receive(control)
+        if received is None:
+            os._exit(0)
+        data, fds = received
+        control.close()
+        flags = int(data)
+        channel = _socket.socket(fileno=fds[0])
+        _be_born(channel, null, fds[1] if len(fds) > 1 else -1, flags)
+    finally:
+        os._exit(1)
+
+
+def _warm_up() -> None:
+    """Touch what the steps of a container touch, by calls that come to nothing: each page is then copied already."""
+    operations = transfer.load(_REHEARSAL)[1]
+    for operation in operations:
+        operation.describe()
+    attempts = (
+        lambda: paths.make_directories(-1, "/x"),
+        lambda: paths.make_file(-1, "/x"),
+        lambda: mounts.mount("none", "/proc/self/fd/-1", "tmpfs", 0, "mode=755"),
+        lambda: mounts.open_tree(-1, "x", recursive=True),
+        lambda: mounts.move_mount(-1, -1, "x"),
+        lambda: mounts.mount_setattr(-1, "x", set=mounts.MOUNT_ATTR_RDONLY),
+        lambda: mounts.fsopen("none"),
+        lambda: mounts.fsconfig_string(-1, "x", "y"),
+        lambda: mounts.umount("/proc/self/fd/-1"),
+        lambda: namespaces.setns(-1),
+        lambda: files.magic(-1),
+        lambda: os.mknod("x", 0o666, 0, dir_fd=-1),
+        lambda: os.symlink("x", "x", dir_fd=-1),
+        lambda: fcntl.fcntl(1 << 20, fcntl.F_DUPFD_CLOEXEC, 10),
+    )
+    for attempt in attempts:
+        try:
+            attempt()
+        except OSError:
+            continue
+
+
+def _rehearse() -> bytes:
+    """A launch message like those to come."""
+    masks = [f"/proc/x{number}" for number in range(8)]
+    config = {
+        "process": {"args": ["x"], "cwd": "/", "env": ["PATH=/bin"], "oomScoreAdj": 0},
+        "root": {"path": "/x"},
+        "hostname": "x",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/x", "type": "bind", "source": "/x", "options": ["rbind", "rprivate", "ro"]},
+        ],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network")],
+            "maskedPaths": masks,
+            "readonlyPaths": masks,
+        },
+    }
+    made = plan.build(config, "x", "/x", (), plan.Host(0, {}, 1), wait=False)
+    return transfer.dump({}, made.operations)
+
+
+_REHEARSAL = _rehearse()
+
+
+def _be_born(channel: _socket.socket, null: int, network: int, unshare: int = 0) -> None:
     """Tell the monitor our pid, which the kernel attaches, and do what it says. Never returns."""
     scene = Scene(channel, (-1, -1, -1), null)
     try:
         scene.network = network
         scene.tell({"born": True})
+        if unshare:
+            namespaces.unshare(unshare)
         received = seqpacket.receive(channel)
         if received is None:
             os._exit(1)
@@ -154,7 +276,6 @@ def _take_descriptors(scene: Scene, header: dict[str, Any], fds: list[int]) -> N
     given = iter(fds)
     stdin, stdout, stderr = [next(given) if there else -1 for there in header["stdio"]]
     scene.stdio = (stdin, stdout, stderr)
-    scene.cgroup_entries = [next(given) for _ in range(header["entries"])]
     scene.trees = {key: next(given) for key in header["trees"]}
     if header["start"]:
         scene.start_socket = next(given)

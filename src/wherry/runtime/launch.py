@@ -35,6 +35,7 @@ else:
 
 _SIGCHLD = 17
 _SIGKILL = 9
+_BIRTH_TIMEOUT = 5.0
 
 
 class Launch(NamedTuple):
@@ -45,7 +46,6 @@ class Launch(NamedTuple):
     stdio: tuple[int, int, int]
     trees: dict[str, int]
     cgroup_fd: int  # -1: none
-    cgroup_entries: list[int]
     uid_map: str = ""
     gid_map: str = ""
     pidfd: int = -1  # of the process whose namespaces are joined
@@ -107,7 +107,7 @@ def _plain_clone(launch: Launch) -> int:
 def _fork_here(launch: Launch, ours: _socket.socket, theirs: _socket.socket) -> int:
     """The child's pid; in the child this does not return."""
     scene = Scene(theirs, launch.stdio, null_device())
-    scene.trees, scene.cgroup_entries = launch.trees, launch.cgroup_entries
+    scene.trees = launch.trees
     scene.start_socket, scene.preserve, scene.state = launch.start_socket, launch.preserve, launch.state.encode()
     scene.pidfd = launch.pidfd
     pid = _clone(launch)
@@ -122,31 +122,52 @@ def _fork_there(launch: Launch, ours: _socket.socket, theirs: _socket.socket, fo
     forker.fork(theirs.fileno(), launch.flags, launch.pidfd if launch.join_pid else -1, launch.cgroup_fd)
     header = {
         "stdio": [fd >= 0 for fd in launch.stdio],
-        "entries": len(launch.cgroup_entries),
         "trees": list(launch.trees),
         "start": launch.start_socket >= 0,
         "pidfd": launch.pidfd >= 0,
         "state": launch.state,
     }
-    given = [*launch.stdio, *launch.cgroup_entries, *launch.trees.values(), launch.start_socket, launch.pidfd]
+    given = [*launch.stdio, *launch.trees.values(), launch.start_socket, launch.pidfd]
     seqpacket.send(ours, transfer.dump(header, launch.operations), [fd for fd in given if fd >= 0])
 
 
 def launch_process(
-    launch: Launch, record: Callable[[Process], None], forker: Forker | None = None
+    launch: Launch,
+    settle: Callable[[], list[int]],
+    record: Callable[[Process], None],
+    forker: Forker | None = None,
 ) -> Waiting[Launched]:
-    """Clone, converse, and return when the program runs (or waits for `start`). `record` is called before it may run.
+    """Clone, converse, and return when the program runs (or waits for `start`).
+
+    `settle` is called while the child is at work: it sets the cgroup's limits and gives the descriptors by which to
+    enter. `record` is called before the program may run.
 
     Raises the tree of wherry.errors when it does not come to that; the process is gone and reaped then.
     """
+    if forker is not None and not launch.preserve:
+        try:
+            return (yield from _converse(launch, settle, record, forker))
+        except _NeverBorn:
+            pass  # the forker or its spare process was killed: this process can do it too
+    return (yield from _converse(launch, settle, record, None))
+
+
+class _NeverBorn(Exception):
+    """The channel ended before a child was heard of."""
+
+
+def _converse(
+    launch: Launch, settle: Callable[[], list[int]], record: Callable[[Process], None], forker: Forker | None
+) -> Waiting[Launched]:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     conversation = _Conversation(launch, ours, record)
     try:
-        if forker is None or launch.preserve:
+        if forker is None:
             conversation.know(_fork_here(launch, ours, theirs))
         else:
             _fork_there(launch, ours, theirs, forker)
         theirs.close()
+        conversation.invite(settle())
         return (yield from conversation.hold())
     except BaseException:
         conversation.abandon()
@@ -183,6 +204,15 @@ class _Conversation:
         if not launch.refork:
             self._take(pid)
 
+    def invite(self, entries: list[int]) -> None:
+        """Into the cgroup."""
+        try:
+            seqpacket.send(self.channel, b"cgroup", entries)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has failed already, and its message says why
+        finally:
+            close_all(entries)
+
     def hold(self) -> Waiting[Launched]:
         """Listen until the program runs."""
         while True:
@@ -201,6 +231,8 @@ class _Conversation:
                 self.know(sender)
             elif (yield from self._handle(message, fds)):
                 break
+        if not self.pids:
+            raise _NeverBorn
         if self.process is None or self.reset:
             raise errors.Internal("the process ended before it was set up")
         return Launched(self.process, self.pidfd, self.console, tuple(self.warnings))
@@ -261,8 +293,23 @@ class _Conversation:
         except PermissionError:
             self.warnings.append(f"oom_score_adj {score} needs CAP_SYS_RESOURCE; the inherited value stays")
 
+    def _meet(self) -> None:
+        """Learn who a child of the forker's is that has not told us yet, so that it can be ended."""
+        try:
+            while not self.pids and _await_readable(self.channel.fileno(), _BIRTH_TIMEOUT):
+                data, fds, sender = _receive(self.channel)
+                close_all(fds)
+                if not data:
+                    return
+                if sender and b'"born"' in data:
+                    self.pids.append(sender)
+        except OSError:
+            return
+
     def abandon(self) -> None:
         """Leave no process and no descriptor behind."""
+        if not self.pids:
+            self._meet()
         for pid in self.pids:
             try:
                 os.kill(pid, _SIGKILL)
@@ -272,6 +319,12 @@ class _Conversation:
         for fd in (self.pidfd, self.console):
             if fd >= 0:
                 os.close(fd)
+
+
+def _await_readable(fd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _receive(channel: _socket.socket) -> tuple[bytes, list[int], int]:

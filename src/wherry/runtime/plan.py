@@ -90,7 +90,10 @@ def build(
         hooks = {point: hooks_of(config, point) for point in _HOOKS}
     inside, preparations = mount_operations(config, bundle, layers, prepared, host, names.new)
     score = spec.get("oomScoreAdj")
-    steps: list[Operation] = [setup.EnterCgroup()]
+    # Late, so that the parent sets the limits while the child makes mounts; but a cgroup namespace's root is what its
+    # maker is in, and hooks count as the container's.
+    early = "cgroup" in names.new or bool(config.get("hooks"))
+    steps: list[Operation] = [setup.EnterCgroup()] if early else []
     if isinstance(score, int) and not prepared:
         steps.append(setup.OomScore(score))
     if names.joined:
@@ -109,7 +112,7 @@ def build(
     steps += _enter_root(config, linux, choices.pivot)
     if prepared:
         host = host._replace(bounding=capabilities.every())
-    steps += _process(spec, linux, identifier, host, hooks, wait, keyring=choices.keyring)
+    steps += _process(spec, linux, identifier, host, hooks, wait, keyring=choices.keyring, enter=not early)
     return Plan(
         clone_flags=0 if refork else _clone_flags(names),
         uid_map=_id_map(linux, "uidMappings", user),
@@ -268,6 +271,7 @@ def _process(
     wait: bool,
     *,
     keyring: bool,
+    enter: bool,
 ) -> list[Operation]:
     terminal = d.boolean(spec, "terminal", False, "process.")
     identity = process_plan.identity(spec, host.bounding)
@@ -277,7 +281,8 @@ def _process(
     if domain is not None:
         operations.append(domain)
     filter = process_plan.seccomp(d.mapping(linux, "seccomp", "linux."), host.seccomp_cache)
-    waiting: list[Operation] = [setup.AwaitGo()]
+    waiting: list[Operation] = [setup.EnterCgroup()] if enter else []
+    waiting.append(setup.AwaitGo())
     if wait:
         path = process_plan.environment(spec).get("PATH", "")
         waiting.append(process.AwaitStart(process_plan.check(spec)[0], path))

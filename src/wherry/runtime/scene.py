@@ -6,6 +6,8 @@ order in the child. The first exception ends the child; its stage (the descripti
 
 from __future__ import annotations
 
+import errno
+
 from wherry.kernel import seqpacket
 from wherry.spec import fastjson
 
@@ -36,7 +38,7 @@ class Scene:
     """Descriptors and facts the operations share. All descriptors here are close-on-exec."""
 
     __slots__ = (
-        "cgroup_entries",
+        "_heard",
         "channel",
         "console",
         "mask",
@@ -57,18 +59,30 @@ class Scene:
         self.null = null  # the host's /dev/null, verified
         self.root = -1  # O_PATH of the new root directory
         self.trees: dict[str, int] = {}  # detached mounts the parent prepared, by the key of their operation
-        self.cgroup_entries: list[int] = []  # write b"0" to enter
         self.console = -1  # pty slave
         self.mask = -1  # a detached empty read-only tmpfs
         self.state = b""  # what hooks read
         self.pidfd = -1  # of the process whose namespaces are joined (exec)
         self.network = -1  # a network namespace made in advance, its loopback up
         self.preserve = 0  # descriptors from 3 on that the program shall have
+        self._heard: dict[bytes, list[int]] = {}
         self.start_socket = -1  # listening: the process waits here for `start`
 
     def tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         """Send one message to the parent, with descriptors."""
         seqpacket.send(self.channel, fastjson.dumps(message).encode(), fds or ())
+
+    def hear(self, word: bytes) -> list[int]:
+        """Wait for the parent's word, one of b"cgroup", b"mapped", b"hooked", b"go"; the descriptors with it.
+
+        Words come in any order. Should the parent die, so does this process: nothing unknown ever runs.
+        """
+        while word not in self._heard:
+            received = seqpacket.receive(self.channel)
+            if received is None:
+                raise OSError(errno.EPIPE, "the runtime went away")
+            self._heard[received[0]] = received[1]
+        return self._heard.pop(word)
 
     def warn(self, text: str) -> None:
         """Something asked for could not be done in full, and the container starts all the same."""

@@ -7,7 +7,6 @@ a container mounts can stand in their way (CVE-2025-52881).
 from __future__ import annotations
 
 import _socket
-import errno
 import fcntl
 import os
 import struct
@@ -40,14 +39,15 @@ def write_proc(path: str, text: str) -> None:
 class EnterCgroup(NamedTuple):
     """Move this process into its cgroups; before a cgroup namespace is made, whose root they become.
 
-    The parent opened the files (kernel.cgroups, `entry_fds`); clone3 has placed the process in v2's already.
+    The parent sends the files, opened (kernel.cgroups, `entry_fds`), once the limits are set, while this process makes
+    its mounts. Into v2's, clone3 has placed the process already.
     """
 
     def describe(self) -> str:
         return "enter the cgroup"
 
     def apply(self, scene: Scene) -> None:
-        for fd in scene.cgroup_entries:
+        for fd in scene.hear(b"cgroup"):
             os.write(fd, b"0")
             os.close(fd)
 
@@ -69,14 +69,13 @@ class Fork(NamedTuple):
 
 
 class AwaitGo(NamedTuple):
-    """The parent has recorded this process. Should it die before, so does this: nothing unknown ever runs."""
+    """The parent has recorded this process."""
 
     def describe(self) -> str:
         return "wait to be recorded"
 
     def apply(self, scene: Scene) -> None:
-        if scene.channel.recv(16) != b"go":
-            raise OSError(errno.EPIPE, "the runtime went away")
+        scene.hear(b"go")
 
 
 class Join(NamedTuple):
@@ -140,8 +139,8 @@ class BecomeRoot(NamedTuple):
         return "become root in the user namespace"
 
     def apply(self, scene: Scene) -> None:
-        if self.new and scene.channel.recv(16) != b"mapped":
-            raise OSError(errno.EPIPE, "the runtime went away")
+        if self.new:
+            scene.hear(b"mapped")
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -207,8 +206,7 @@ class AwaitHooks(NamedTuple):
 
     def apply(self, scene: Scene) -> None:
         scene.tell({"hooks": self.point})
-        if scene.channel.recv(16) != b"hooked":
-            raise OSError(errno.ECANCELED, "a hook failed")
+        scene.hear(b"hooked")
 
 
 class LoopbackUp(NamedTuple):

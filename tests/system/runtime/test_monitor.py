@@ -261,6 +261,29 @@ async def test_malformed_requests_end_nothing(harbor: Harbor, monitor: Monitor) 
     assert await monitor.list() == []
 
 
+@with_monitor
+async def test_its_helpers_end_with_it_and_are_replaced(harbor: Harbor, monitor: Monitor) -> None:
+    identifier, started = await harbor.run(monitor, "sleep", "60")
+    await monitor.kill(identifier, signal.SIGKILL)
+    await harbor.next_exit()
+    os.close(started.pidfd)
+    children = Path(f"/proc/{harbor.pid}/task/{harbor.pid}/children")
+    for _ in range(2):
+        # The forker and its spare process; both are killed, and the next start finds others.
+        helpers = [int(pid) for pid in children.read_text().split()]
+        assert helpers
+        for pid in helpers:
+            os.kill(pid, signal.SIGKILL)
+        identifier, started = await harbor.run(monitor, "true")
+        assert (await harbor.next_exit()).status == 0
+        os.close(started.pidfd)
+    watched = [pidfd_open(int(pid)) for pid in children.read_text().split()]
+    harbor.kill()
+    for pidfd in watched:
+        assert select.select([pidfd], [], [], 10)[0]
+        os.close(pidfd)
+
+
 # What a fork copies and a cold start loads. `typing`, `re`, `enum`, `json`, `socket`, `dataclasses` would each cost
 # more than all of ours.
 _ALLOWED_NAMES = """
