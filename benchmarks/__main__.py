@@ -1,11 +1,13 @@
 """`scripts/bench`: the table of figures.
 
 usage: scripts/bench [--peer-host unix:///path/of/dockerd.sock] [--runs N] [--count N] [--only api|crowd|runtime]
+                     [--peer-runtime NAME ...] [--peer-inside PID]
 """
 
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
 from benchmarks.peer import Engine
+from benchmarks.runtime import print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
@@ -26,14 +29,16 @@ def main() -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-")))
         print(_machine(), flush=True)
+        archive = scratch / "busybox.tar"
+        subprocess.run(
+            [BIN / "python", "-W", "ignore", "-m", "wherry.images.bootstrap", "busybox", archive], check=True
+        )
         if options.only in (None, "api", "crowd"):
             # The exec-root belongs on a tmpfs, as /run is; here it must not depend on whether this machine's is one.
             run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-", dir="/dev/shm")))
             sides = [stack.enter_context(_ours(scratch, run))]
             if options.peer_host:
                 sides.append(_peer(options.peer_host))
-            archive = scratch / "busybox.tar"
-            subprocess.run([BIN / "python", "-m", "wherry.images.bootstrap", "busybox", archive], check=True)
             for side in sides:
                 stack.enter_context(image(side, archive))
             _heading()
@@ -41,9 +46,9 @@ def main() -> int:
                 _print(latency_rows(sides, options.runs))
             if options.only in (None, "crowd"):
                 _print(crowd_rows(sides, options.count, options.runs))
-    if options.only in (None, "runtime"):
-        sys.stdout.flush()
-        return subprocess.run([BIN / "python", "-m", "benchmarks.runtime"], cwd=ROOT, check=False).returncode
+        if options.only in (None, "runtime"):
+            names = options.peer_runtime or [name for name in ("crun", "runc") if shutil.which(name)]
+            print_table(archive, BIN / "wherry-runtime", 2 * options.runs, names, options.peer_inside)
     return 0
 
 
@@ -55,6 +60,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=30, help="counted runs of each latency (default 30)")
     parser.add_argument("--count", type=int, default=300, help="containers in the crowd (default 300)")
     parser.add_argument("--only", choices=("api", "crowd", "runtime"), help="one group of figures")
+    parser.add_argument("--peer-runtime", action="append", help="an OCI runtime (default: crun and runc, if there)")
+    parser.add_argument("--peer-inside", type=int, metavar="PID", help="run those in this process's root and mounts")
     options = parser.parse_args()
     if options.peer_host and not options.peer_host.startswith("unix://"):
         parser.error("--peer-host must be a unix:// socket: processes are measured too")

@@ -1,22 +1,15 @@
-"""One container from start to reaped: warm monitor, cold command, other runtimes, taking turns on the same bundle.
+"""One container from start to reaped: warm monitor and cold command, beside other runtimes on the same bundle."""
 
-    benchmarks/runtime.py BUNDLE [--rounds 200] [--peer crun --peer runc] [--inside PID]
-
-BUNDLE: a directory with config.json and rootfs/, its program ending at once. --inside: run the peers in the mount
-namespace and root of this process, where BUNDLE must be found under the same path.
-"""
-
-import argparse
 import asyncio
+import json
 import os
-import statistics
-import sys
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from statistics import median
 
 from wherry.kernel import namespaces
 from wherry.runtime.client import Exit, Monitor, Stdio, spawn
@@ -51,39 +44,58 @@ def peer(command: str, bundle: str, inside: int | None) -> Iterator[float]:
         yield seconds
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle")
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--peer", action="append", default=[])
-    parser.add_argument("--inside", type=int)
-    options = parser.parse_args()
-    cold = Path(sys.executable).with_name("wherry-runtime")
-    peers = {cold.name: peer(str(cold), options.bundle, None)}
-    peers |= {name: peer(name, options.bundle, options.inside) for name in options.peer}
-    with tempfile.TemporaryDirectory() as scratch:
-        pid = spawn(Path(scratch))
-        ended: asyncio.Queue[Exit] = asyncio.Queue()
-        monitor = await Monitor.connect(Path(scratch) / "monitor.sock", ended.put_nowait, lambda: None)
-        figures: dict[str, list[float]] = {name: [] for name in ("monitor", "monitor, with delete", *peers)}
-        for number in range(options.rounds):
-            begin = time.perf_counter()
-            started = await monitor.run(f"b{number}", Path(options.bundle), [], Stdio(None, None, None))
-            await ended.get()
-            figures["monitor"].append(time.perf_counter() - begin)
-            await monitor.delete(f"b{number}")
-            figures["monitor, with delete"].append(time.perf_counter() - begin)
-            os.close(started.pidfd)
-            for name, run in peers.items():
-                figures[name].append(next(run))
-        monitor.close()
-        os.kill(pid, 15)
-    base = statistics.median(figures["monitor"])
-    print(f"{'':24}{'median':>10}{'fastest':>10}{'ratio':>8}")
+def make_bundle(directory: Path, archive: Path, command: Path) -> None:
+    """A bundle that runs `true` on the root file system `archive`, else as `wherry-runtime spec` has it."""
+    (directory / "rootfs").mkdir(parents=True)
+    subprocess.run(["tar", "-xf", archive, "-C", directory / "rootfs"], check=True)
+    subprocess.run([command, "spec", "--bundle", directory], check=True)
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config["process"] |= {"terminal": False, "args": ["true"]}
+    path.write_text(json.dumps(config))
+
+
+def print_table(archive: Path, command: Path, rounds: int, names: list[str], inside: int | None) -> None:
+    """Measure in turns and print. `inside`: a process whose root and mount namespace the peers `names` live in."""
+    with tempfile.TemporaryDirectory(prefix="wherry-bench-") as scratch:
+        bundle = Path(scratch) / "bundle"
+        make_bundle(bundle, archive, command)
+        peers = {f"`{command.name} run`, cold": peer(str(command), str(bundle), None)}
+        theirs = Path("/var/tmp") / Path(scratch).name
+        outside = Path(f"/proc/{inside}/root{theirs}") if inside is not None else None
+        try:
+            if outside is not None:
+                make_bundle(outside, archive, command)
+            for name in names:
+                peers[f"`{name} run`"] = peer(name, str(bundle if outside is None else theirs), inside)
+            figures = asyncio.run(_measure(Path(scratch), bundle, rounds, peers))
+        finally:
+            if outside is not None:
+                shutil.rmtree(outside, ignore_errors=True)
+    print("\n| one container, start to reaped, no network | median | least |\n|---|---|---|")
     for name, seconds in figures.items():
-        median = statistics.median(seconds)
-        print(f"{name:24}{median * 1e3:7.2f} ms{min(seconds) * 1e3:7.2f} ms{median / base:8.2f}")
+        print(f"| {name} | {median(seconds) * 1e3:.2f} ms | {min(seconds) * 1e3:.2f} ms |", flush=True)
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+async def _measure(
+    scratch: Path, bundle: Path, rounds: int, peers: dict[str, Iterator[float]]
+) -> dict[str, list[float]]:
+    run = scratch / "run"
+    await asyncio.to_thread(spawn, run)
+    ended: asyncio.Queue[Exit] = asyncio.Queue()
+    monitor = await Monitor.connect(run / "monitor.sock", ended.put_nowait, lambda: None)
+    figures: dict[str, list[float]] = {"by the warm monitor": [], "the same, and deleted": []}
+    figures |= {name: [] for name in peers}
+    for number in range(-3, rounds):
+        begin = time.perf_counter()
+        started = await monitor.run(f"b{number}", bundle, [], Stdio(None, None, None))
+        await ended.get()
+        reaped = time.perf_counter() - begin
+        await monitor.delete(f"b{number}")
+        taken = [reaped, time.perf_counter() - begin, *(next(run) for run in peers.values())]
+        os.close(started.pidfd)
+        if number >= 0:
+            for series, seconds in zip(figures.values(), taken, strict=True):
+                series.append(seconds)
+    monitor.close()
+    return figures
