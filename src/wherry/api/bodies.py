@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from wherry.api.call import Call
 from wherry.api.connection import cancelled_when_gone
 from wherry.api.reply import Answer, Stream
+from wherry.engine.threads import in_own_thread
 from wherry.errors import WherryError
 
 log = logging.getLogger("wherry.api")
@@ -32,6 +33,9 @@ class _Upload(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        if self.closed:
+            # Its request was given up; the descriptor's number may be another's by now.
+            raise ConnectionResetError("the upload was given up")
         count = os.readv(self._descriptor, [buffer])
         if not count and self.broken:
             raise ConnectionResetError("the client broke off its upload")
@@ -116,9 +120,9 @@ async def send_written(call: Call, content_type: str, write: Callable[[BinaryIO]
         with os.fdopen(writing, "wb", _CHUNK) as out:
             write(out)
 
-    writer = asyncio.ensure_future(asyncio.to_thread(run))
+    writer = asyncio.ensure_future(in_own_thread(run))
     stream = Stream(call.request)
-    first = await asyncio.to_thread(os.read, reading, _CHUNK)
+    first = await in_own_thread(os.read, reading, _CHUNK)
     try:
         if not first:
             await writer

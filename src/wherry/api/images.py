@@ -15,6 +15,7 @@ from wherry.api.connection import cancelled_when_gone
 from wherry.api.progress import ProgressStream, run_with_progress
 from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
+from wherry.engine.threads import in_own_thread
 from wherry.errors import InvalidArgument, Unimplemented
 from wherry.images import RegistryAuth, Use
 from wherry.spec.reference import parse_reference
@@ -165,7 +166,7 @@ async def _import(call: Call) -> Answer:
 
     async def work(progress: ProgressStream) -> dict[str, Any]:
         async with upload(call) as tar:
-            image = await asyncio.to_thread(
+            image = await in_own_thread(
                 images.import_, tar, reference, query.all("changes"), message, query.get("platform") or None
             )
         _emit(call, "import", image, reference)
@@ -184,7 +185,7 @@ async def load(call: Call) -> Answer:
                 progress(message)
 
         async with upload(call) as tar:
-            names = await asyncio.to_thread(call.engine.images.load, tar, report)
+            names = await in_own_thread(call.engine.images.load, tar, report)
         for name in names:
             _emit(call, "load", call.engine.images.resolve(name), name)
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from wherry import archive
 from wherry.engine.container import Container
 from wherry.engine.core import Core
+from wherry.engine.threads import in_own_thread
 from wherry.engine.users import identify, read_accounts
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, WherryError
 from wherry.images.compression import decompressed
@@ -111,7 +112,7 @@ def _pack(core: Core, container: Container, path: str, options: archive.PackOpti
             # The client sees a tar without its end.
             log.warning("packing %s of %s: %s", path, container.id, error)
 
-    core.spawn(asyncio.to_thread(work), f"packing {container.id[:12]}")
+    core.spawn(in_own_thread(work), f"packing {container.id[:12]}")
     return read
 
 
@@ -122,7 +123,7 @@ async def put(core: Core, container: Container, path: str, tar: BinaryIO, *, no_
     async with container.lock:
         if container.id not in core.index:
             raise NotFound(f"No such container: {container.id}", object=container.id)
-        await asyncio.to_thread(_put, core, container, path, tar, no_overwrite, as_user)
+        await in_own_thread(_put, core, container, path, tar, no_overwrite, as_user)
         if not container.state.changed:
             container.set_state(changed=True)
             core.save_state(container)
