@@ -90,7 +90,7 @@ class Query:
             return {}
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidArgument("invalid filter") from None
         if not isinstance(found, dict):
             raise InvalidArgument("invalid filter")

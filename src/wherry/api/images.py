@@ -140,7 +140,7 @@ def _registry_auth(call: Call) -> RegistryAuth | None:
         return None
     try:
         found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, binascii.Error):
+    except (ValueError, RecursionError, binascii.Error):
         # As docker does: what cannot be read is taken as no credentials.
         return None
     if not isinstance(found, dict) or not any(found.values()):
