@@ -145,7 +145,7 @@ class Wreck:
         daemon = self.daemon
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         netns = f"{daemon.exec_root}/netns"
-        # Made in advance, for the next containers: short names, one link each.
+        # Made in advance, for the next containers, with a link on the bridge and without: short names.
         spare = {name for name in _names(Path(netns)) if len(name) < 64}
         return {
             "records": set(self.containers()),
@@ -158,8 +158,8 @@ class Wreck:
             },
             "execs of others": {n for n in _names(daemon.exec_root / "runtime") if "~" in n and not self._lives(n)},
             "netns": _names(Path(netns)) - spare,
-            "spare": len(spare) <= _SPARE,
-            "links": len(_names(Path("/sys/class/net") / daemon.bridge / "brif")) - len(spare),
+            "spare": len(spare) <= 2 * _SPARE,
+            "links": len(_names(Path("/sys/class/net") / daemon.bridge / "brif")),
             "ports": self.published(),
             "mounts": sorted(
                 m for m in mounts if str(daemon.root) in m and m != netns and not m.startswith(netns + "/")
@@ -191,12 +191,13 @@ class Wreck:
             "netns": running,
             "netns mounts": running,
             "spare": True,
-            "links": len(linked),
             "ports": sum(self._ports(id) for id in linked),
             "mounts": [],
             **{place: running for place in traces if place.startswith("cgroup ")},
         }
-        return [f"{place}: {traces[place]}, not {want}" for place, want in expected.items() if traces[place] != want]
+        wrong = [f"{place}: {traces[place]}, not {want}" for place, want in expected.items() if traces[place] != want]
+        spare = traces["links"] - len(linked)
+        return wrong if 0 <= spare <= _SPARE else [*wrong, f"links: {spare} beyond those of containers"]
 
     def _lives(self, exec_file: str) -> bool:
         with contextlib.suppress(OSError):
