@@ -1,7 +1,9 @@
 """When a container's process has ended: the log made whole, what it held given back, those who wait told."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -128,6 +130,15 @@ def _release_blocking(core: Core, container: Container) -> None:
             core.parts.volumes.release(mount.name, container.id)
     if container.definition.host.ipc_mode == "shareable":
         shared_memory.remove(core.config, container.id)
+    _remove_bundle(str(core.bundle(container.id)))
+
+
+def _remove_bundle(bundle: str) -> None:
+    # Its three entries by name: this is on the path of every exit, and a walk costs three times as much.
+    with contextlib.suppress(OSError):
+        os.unlink(f"{bundle}/config.json")
+        os.rmdir(f"{bundle}/rootfs")
+        os.rmdir(bundle)
 
 
 def wants_restart(container: Container, code: int) -> bool:
