@@ -125,6 +125,47 @@ class CapabilitySets(NamedTuple):
     ambient: int = 0
 
 
+class WorkingDirectory(NamedTuple):
+    """Go to the working directory before a filter is installed, which may deny what that takes; see Identity."""
+
+    cwd: str
+
+    def describe(self) -> str:
+        return "go to the working directory"
+
+    def apply(self, scene: Scene) -> None:
+        scene.inside = _try_chdir(self.cwd)
+        if scene.inside:
+            _require_inside(self.cwd)
+
+
+def _try_chdir(cwd: str) -> bool:
+    """As root, who may reach what the user may not; a network file system may say the opposite, see _chdir."""
+    try:
+        os.chdir(cwd)
+    except OSError:
+        return False
+    return True
+
+
+def _chdir(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        text = f"chdir to cwd ({cwd!r}) set in config.json failed: {os.strerror(error.errno or 0).lower()}"
+        raise Refused("InvalidArgument", text)
+
+
+def _require_inside(cwd: str) -> None:
+    """A working directory outside of the root, through a leaked descriptor, has no path (CVE-2024-21626)."""
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:
+        inside = False
+    if not inside:
+        raise Refused("InvalidArgument", f"working directory {cwd!r} is outside of the container's root")
+
+
 class Identity(NamedTuple):
     """User, groups, umask, working directory, capabilities; in the order in which each is still allowed."""
 
@@ -150,7 +191,7 @@ class Identity(NamedTuple):
         if self.set_groups:
             os.setgroups(self.groups)
         os.setresgid(self.gid, self.gid, self.gid)
-        early = self._try_chdir()
+        early = scene.inside or _try_chdir(self.cwd)
         os.setresuid(self.uid, self.uid, self.uid)
         # setresuid from 0 makes a process dumpable state as /proc/sys/fs/suid_dumpable says: not traceable, please.
         prctl(processes.PR_SET_DUMPABLE, 0)
@@ -158,8 +199,9 @@ class Identity(NamedTuple):
         if self.sets.ambient:
             capabilities.set_ambient(self.sets.ambient & self.sets.permitted & self.sets.inheritable & self.present)
         if not early:
-            self._chdir()
-        self._require_inside()
+            _chdir(self.cwd)
+        if not scene.inside:
+            _require_inside(self.cwd)
         if self.no_new_privs:
             prctl(PR_SET_NO_NEW_PRIVS, 1)
         # Effective last: what is above may need what the process itself shall not have.
@@ -169,30 +211,6 @@ class Identity(NamedTuple):
 
     def _inheritable(self) -> int:
         return self.sets.inheritable & self.present
-
-    def _try_chdir(self) -> bool:
-        """As root, who may reach what the user may not; a network file system may say the opposite, see _chdir."""
-        try:
-            os.chdir(self.cwd)
-        except OSError:
-            return False
-        return True
-
-    def _chdir(self) -> None:
-        try:
-            os.chdir(self.cwd)
-        except OSError as error:
-            text = f"chdir to cwd ({self.cwd!r}) set in config.json failed: {os.strerror(error.errno or 0).lower()}"
-            raise Refused("InvalidArgument", text)
-
-    def _require_inside(self) -> None:
-        """A working directory outside of the root, through a leaked descriptor, has no path (CVE-2024-21626)."""
-        try:
-            inside = os.getcwd().startswith("/")
-        except FileNotFoundError:
-            inside = False
-        if not inside:
-            raise Refused("InvalidArgument", f"working directory {self.cwd!r} is outside of the container's root")
 
 
 class Seccomp(NamedTuple):

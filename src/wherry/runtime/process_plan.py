@@ -105,7 +105,7 @@ def finish(process: Mapping[str, Any], identity: p.Identity, filter: p.Seccomp |
         return [p.SealDescriptors(), identity, execute]
     if identity.no_new_privs:
         return [p.SealDescriptors(), identity, filter, execute]
-    return [p.SealDescriptors(), filter, identity, execute]
+    return [p.SealDescriptors(), p.WorkingDirectory(identity.cwd), filter, identity, execute]
 
 
 def _rlimits(process: Mapping[str, Any]) -> tuple[tuple[int, str, int, int], ...]:

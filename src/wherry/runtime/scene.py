@@ -41,6 +41,7 @@ class Scene:
         "_heard",
         "channel",
         "console",
+        "inside",
         "mask",
         "network",
         "null",
@@ -60,6 +61,7 @@ class Scene:
         self.root = -1  # O_PATH of the new root directory
         self.trees: dict[str, int] = {}  # detached mounts the parent prepared, by the key of their operation
         self.console = -1  # pty slave
+        self.inside = False  # the working directory is set and verified
         self.mask = -1  # a detached empty read-only tmpfs
         self.state = b""  # what hooks read
         self.pidfd = -1  # of the process whose namespaces are joined (exec)
