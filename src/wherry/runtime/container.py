@@ -119,7 +119,12 @@ class Runtime:
         finally:
             launch.close_all(fds)
         if not wait and made.hooks["poststart"]:
-            yield from self._poststart(identifier, made.hooks["poststart"], record, launched.process)
+            try:
+                yield from self._poststart(made.hooks["poststart"], record, launched.process)
+            except BaseException:
+                launch.reap(launched)
+                self._undo(saved, group)
+                raise
         return launched
 
     @staticmethod
@@ -156,12 +161,17 @@ class Runtime:
         record, process, _ = saved.load()
         hooks = hooks_if_bundle(record, "poststart")
         if hooks and process is not None:
-            yield from self._poststart(identifier, hooks, record, process)
+            yield from self._poststart(hooks, record, process)
 
-    @staticmethod
-    def _poststart(identifier: str, hooks: Sequence[Any], record: Record, process: Process) -> Waiting[None]:
+    @classmethod
+    def _poststart(cls, hooks: Sequence[Any], record: Record, process: Process) -> Waiting[None]:
+        """The container does not outlive the failure of one (runtime-spec runtime.md#lifecycle, 9)."""
         state = hook_state(record, "running").replace('"pid":0', f'"pid":{process.pid}')
-        yield from launch.run_hooks("poststart", hooks, state.encode())
+        try:
+            yield from launch.run_hooks("poststart", hooks, state.encode())
+        except errors.WherryError:
+            yield from cls._end(record, process)
+            raise
 
     def exec(
         self,
@@ -311,8 +321,11 @@ class Runtime:
         saved.add_exit(ended)
         return ended
 
-    def delete(self, identifier: str, *, force: bool = False) -> Waiting[None]:
-        """Remove what is left of a stopped container; with `force`, kill it first. NotFound when it is absent."""
+    def delete(self, identifier: str, *, force: bool = False) -> Waiting[str]:
+        """Remove what is left of a stopped container; with `force`, kill it first. NotFound when it is absent.
+
+        Returns what poststop hooks failed: a warning, as the container is gone by then.
+        """
         saved = StateFile(self.root, identifier)
         try:
             record = saved.load().record
@@ -336,8 +349,11 @@ class Runtime:
             raise errors.Internal(f"delete container {identifier}: {error}") from error
         hooks = hooks_if_bundle(record, "poststop")
         saved.remove()
-        if hooks:
+        try:
             yield from launch.run_hooks("poststop", hooks, hook_state(record, "stopped").encode())
+        except errors.Internal as error:
+            return str(error)
+        return ""
 
     @staticmethod
     def _end(record: Record, process: Process) -> Waiting[None]:

@@ -46,12 +46,20 @@ class RunHooks(NamedTuple):
 
 
 def run(point: str, hooks: Sequence[Hook], state: bytes) -> None:
-    """Run them one after the other; Refused("Internal") at the first that fails or takes too long."""
+    """Run them one after the other; Refused("Internal") at the first that fails or takes too long.
+
+    What has ended cannot be undone: of poststop hooks all are run, and their failures told together (runtime.md).
+    """
+    failures = []
     for hook in hooks:
         status = _run_one(hook, state)
         if status:
             what = "took too long" if status < 0 else f"exit status {processes.shell_status(status)}"
-            raise Refused("Internal", f"error running {point} hook {hook.path}: {what}")
+            failures.append(f"error running {point} hook {hook.path}: {what}")
+            if point != "poststop":
+                break
+    if failures:
+        raise Refused("Internal", "; ".join(failures))
 
 
 def _run_one(hook: Hook, state: bytes) -> int:

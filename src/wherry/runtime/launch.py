@@ -345,6 +345,16 @@ _SCM_CREDENTIALS = 2
 _ANCILLARY = _socket.CMSG_SPACE(16 * 4) + _socket.CMSG_SPACE(12)
 
 
+def reap(launched: Launched) -> None:
+    """Kill a process just started, wait for its end, and close what belongs to it."""
+    try:
+        os.kill(launched.process.pid, _SIGKILL)
+        os.waitpid(launched.process.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+    close_all((launched.pidfd, launched.console))
+
+
 def run_hooks(point: str, hooks: Sequence[hook_module.Hook], state: bytes) -> Waiting[None]:
     """Run hooks in a process of their own; Internal with the name of the one that failed."""
     if not hooks:

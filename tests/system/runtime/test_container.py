@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bundle import Box, config, mount, read_all
 
-from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from wherry.errors import Conflict, FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied
 from wherry.kernel.processes import pidfd_has_exited
 from wherry.runtime.launch import drive
 from wherry.spec.mount import Mount
@@ -310,6 +310,26 @@ def test_hooks(box: Box, tmp_path: Path) -> None:
     assert box.runtime.list() == []
 
 
+def test_failing_hooks_end_the_container_or_warn(box: Box) -> None:
+    false, mark = {"path": "/bin/false"}, box.path / "mark"
+    document = config("sleep", "60")
+    document["hooks"] = {"poststart": [false]}
+    with pytest.raises(Internal, match="poststart hook /bin/false: exit status 1"):
+        box.start(document)
+    assert box.runtime.list() == []
+    identifier, launched = box.start(document, wait=True)
+    with pytest.raises(Internal, match="poststart hook"):
+        drive(box.runtime.start(identifier))
+    assert box.wait(identifier, launched) == 137
+
+    document = config("true")
+    document["hooks"] = {"poststop": [false, {"path": "/bin/sh", "args": ["sh", "-c", f"echo >{mark}"]}, false]}
+    identifier, launched = box.start(document)
+    box.wait(identifier, launched)
+    assert drive(box.runtime.delete(identifier)).count("poststop hook /bin/false") == 2
+    assert mark.exists()
+
+
 def test_ids_are_unique_and_safe(box: Box) -> None:
     identifier, launched = box.start(config("sleep", "60"))
     with pytest.raises(Conflict):
@@ -333,6 +353,9 @@ def test_seccomp(box: Box) -> None:
     }
     assert "Operation not supported" in box.output(document)
     document["process"]["noNewPrivileges"] = False
+    assert "Operation not supported" in box.output(document)
+    # What only the set-up needs, the program may be denied.
+    document["linux"]["seccomp"]["syscalls"][0]["names"] = ["mkdir", "mkdirat", "getcwd", "chdir"]
     assert "Operation not supported" in box.output(document)
 
 

@@ -122,6 +122,11 @@ class Context:
         if options.text("rootless") not in (None, "auto", "false", "0"):
             raise Unimplemented("--rootless is not supported", hint="run as root")
 
+    def warn(self, message: str) -> None:
+        """Log what went wrong and changes nothing; "" is nothing."""
+        if message:
+            _report(self, message, "warning")
+
     def runtime(self) -> Runtime:
         """The runtime on the chosen root."""
         from wherry.runtime.container import Runtime
@@ -166,17 +171,17 @@ def run(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _report(context: Context | None, message: str) -> None:
-    """One error line in the log (runc's format, which containerd and podman read), and the message on stderr."""
+def _report(context: Context | None, message: str, level: str = "error") -> None:
+    """One line in the log (runc's format, which containerd and podman read), and the message on stderr."""
     import time
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     from wherry.spec.fastjson import dumps
 
     if context is not None and context.json:
-        line = dumps({"level": "error", "msg": message, "time": now})
+        line = dumps({"level": level, "msg": message, "time": now})
     else:
-        line = f'time="{now}" level=error msg={dumps(message)}'
+        line = f'time="{now}" level={level} msg={dumps(message)}'
     if context is None or not context.log:
         print(line, file=sys.stderr)
         return

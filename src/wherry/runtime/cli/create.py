@@ -50,7 +50,7 @@ def run(context: Context, options: Options, arguments: Sequence[str]) -> int:
     status = foreground.wait(launched)
     if not options.flag("keep"):
         try:
-            launch.drive(context.runtime().delete(identifier, force=True))
+            context.warn(launch.drive(context.runtime().delete(identifier, force=True)))
         except NotFound:
             pass  # someone else was faster
     return status

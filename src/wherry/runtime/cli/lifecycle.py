@@ -52,7 +52,7 @@ def delete(context: Context, options: Options, arguments: Sequence[str]) -> int:
     """What is left of a stopped container; with --force of any, and of none."""
     force = options.flag("force")
     try:
-        launch.drive(context.runtime().delete(arguments[0], force=force))
+        context.warn(launch.drive(context.runtime().delete(arguments[0], force=force)))
     except NotFound:
         if not force:
             raise
