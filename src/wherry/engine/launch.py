@@ -15,7 +15,7 @@ from typing import Any
 from wherry.engine import files, shared_memory
 from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
-from wherry.engine.hostfiles import host_hosts, hosts_file, resolv_file, write_file
+from wherry.engine.hostfiles import write_hostname, write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.parts import Started, Stdio
 from wherry.engine.ports import port_requests
@@ -256,21 +256,8 @@ def _connect_blocking(core: Core, container: Container, request: EndpointRequest
     endpoint = core.parts.networks.connect(container.id, request)
     container.endpoint = endpoint
     definition = container.definition
-    directory = core.directory(container.id)
-    own = endpoint.driver != "host"
-    write_file(directory, "resolv.conf", resolv_file(definition.host, core.config, own_namespace=own))
-    if own:
-        gateway = core.parts.networks.gateway if _needs_gateway(definition.host.extra_hosts) else ""
-        config = definition.config
-        addresses = (endpoint.ipv4, endpoint.ipv6)
-        extra = definition.host.extra_hosts or ()
-        text = hosts_file(config.hostname, config.domainname, addresses, extra, gateway)
-    else:
-        text = host_hosts() + "".join(
-            f"{'127.0.0.1' if address == 'host-gateway' else address}\t{name}\n"
-            for name, _, address in (entry.partition(":") for entry in definition.host.extra_hosts or ())
-        )
-    write_file(directory, "hosts", text)
+    gateway = core.parts.networks.gateway if _needs_gateway(definition.host.extra_hosts) else ""
+    write_network_files(core.directory(container.id), definition, core.config, endpoint, gateway)
 
 
 def _needs_gateway(extra: tuple[str, ...] | None) -> bool:
@@ -280,9 +267,8 @@ def _needs_gateway(extra: tuple[str, ...] | None) -> bool:
 def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
     """In a thread: the bundle, and the files that do not wait for the network."""
     definition = container.definition
-    directory = core.directory(container.id)
     if not definition.host.network_mode.startswith("container:"):
-        write_file(directory, "hostname", f"{inputs.hostname}\n")
+        write_hostname(core.directory(container.id), inputs.hostname)
     for mount in definition.mounts:
         if mount.type == "bind":
             _check_source(mount.source, create=mount.create_source)

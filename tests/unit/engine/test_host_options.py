@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wherry.engine.config import DaemonConfig
-from wherry.engine.hostfiles import hosts_file, resolv_file
+from wherry.engine.hostfiles import write_network_files
 from wherry.engine.mount_specs import parse_mounts
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.ports import port_requests
@@ -17,7 +17,7 @@ from wherry.engine.security import DEFAULT_CAPABILITIES, capabilities
 from wherry.engine.users import Accounts, Identity, identify, read_accounts
 from wherry.engine.validation import check_config, check_host
 from wherry.errors import Internal, InvalidArgument, WherryError
-from wherry.network.endpoint import PortRequest
+from wherry.network.endpoint import Endpoint, PortRequest
 from wherry.spec.decode import decode
 from wherry.spec.docker import ContainerConfig, HostConfig, LogConfig, NetworkingConfig
 
@@ -237,15 +237,23 @@ def test_ports() -> None:
         port_requests(None, decode(HostConfig, {"PortBindings": {"80/tcp": [{"HostPort": "9-8"}]}}))
 
 
-def test_files_over_the_image_s() -> None:
-    text = hosts_file("boat", "sea.example", ("172.17.0.2", ""), ("db:10.0.0.1", "up:host-gateway"), "172.17.0.1")
-    assert "10.0.0.1\tdb\n" in text
-    assert "172.17.0.1\tup\n" in text
-    assert text.endswith("172.17.0.2\tboat.sea.example boat\n")
-    source = "nameserver 127.0.0.53\nnameserver 10.1.1.1\nsearch lan\noptions ndots:2\n"
-    own = resolv_file(HostConfig(), DaemonConfig(), own_namespace=True, source=source)
-    assert own == "nameserver 10.1.1.1\nsearch lan\noptions ndots:2\n"
-    assert "127.0.0.53" in resolv_file(HostConfig(), DaemonConfig(), own_namespace=False, source=source)
+def test_files_over_the_image_s(tmp_path: Path) -> None:
+    definition = Definition(
+        id="1" * 64,
+        name="n",
+        created_ns=5,
+        image_id="sha256:x",
+        config=ContainerConfig(hostname="boat", domainname="sea.example"),
+        host=HostConfig(extra_hosts=("db:10.0.0.1", "up:host-gateway"), dns=("10.1.1.1",), dns_search=("lan",)),
+        mounts=(),
+    )
+    endpoint = Endpoint("1" * 64, tmp_path / "netns", "bridge", "i", "bridge", "e", ipv4="172.17.0.2")
+    config = DaemonConfig(dns=("9.9.9.9",), dns_options=("ndots:2",))
+    write_network_files(tmp_path, definition, config, endpoint, "172.17.0.1")
+    text = (tmp_path / "hosts").read_text()
+    assert "10.0.0.1\tdb\n172.17.0.1\tup\n172.17.0.2\tboat.sea.example boat\n" in text
+    resolv = (tmp_path / "resolv.conf").read_text()
+    assert "\nnameserver 10.1.1.1\nsearch lan\noptions ndots:2\n" in resolv
 
 
 def test_records_survive_the_store() -> None:
