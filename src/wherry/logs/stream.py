@@ -2,8 +2,11 @@
 
 import _socket
 import errno
+import fcntl
 import os
 import select
+import struct
+import termios
 
 from wherry.logs.frame import STDERR, STDOUT, frame
 from wherry.logs.jsonfile import JSONFile
@@ -91,6 +94,7 @@ class Stream:
         self._log: JSONFile | None = None
         self._tty = False
         self._stdin_once = False
+        self._stdin_once_ended = False
 
     def open(self, target: LogTarget, stdin: int, outputs: "list[tuple[int, int]]", console: int) -> None:
         """Take over the descriptors and start reading. `outputs`: (descriptor, stream number)."""
@@ -127,10 +131,6 @@ class Stream:
 
     def resize(self, height: int, width: int) -> None:
         """Set the terminal's size; OSError ENOTTY when there is none."""
-        import fcntl
-        import struct
-        import termios
-
         if self._console < 0:
             raise OSError(errno.ENOTTY, "the container has no terminal")
         fcntl.ioctl(self._console, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -301,8 +301,6 @@ class Stream:
             self._close_stdin()
         elif self._stdin_once and not self._tty:
             self._stdin_once_ended = True
-
-    _stdin_once_ended = False
 
     def _write_stdin(self, data: bytes) -> None:
         try:
