@@ -224,8 +224,14 @@ class Execs:
         noted.stream = None
         (noted.container.execs or set()).discard(noted.id)
         self._ended.append(noted.id)
-        while len(self._ended) > _KEPT:
+        # Each has a hold on its container: those of removed ones, of which nobody can ask, go first.
+        while len(self._ended) > _KEPT or self._ended[0] not in self._execs or self._is_orphan(self._ended[0]):
             self._execs.pop(self._ended.popleft(), None)
+            if not self._ended:
+                break
+
+    def _is_orphan(self, id: str) -> bool:
+        return self._execs[id].container.id not in self._core.index
 
     def _find(self, id: str) -> _Exec:
         found = self._execs.get(id)
