@@ -23,6 +23,11 @@ def is_guarded(config: Mapping[str, Any]) -> bool:
     return bool(process_plan.capability_sets(d.mapping(config, "process")).bounding & _PTRACE)
 
 
+def _has_own_mounts(config: Mapping[str, Any]) -> bool:
+    entries = d.items(d.mapping(config, "linux"), "namespaces", "linux.")
+    return any(entry.get("type") == "mount" and not entry.get("path") for entry in entries)
+
+
 def operations(
     config: Mapping[str, Any],
     spec: Mapping[str, Any],
@@ -46,7 +51,7 @@ def operations(
         score = d.mapping(config, "process").get("oomScoreAdj")
     if isinstance(score, int):
         steps.append(setup.OomScore(score))
-    steps.append(setup.JoinProcess(flags))
+    steps.append(setup.JoinProcess(flags, not _has_own_mounts(config)))
     if record.user_namespace:
         steps.append(setup.BecomeRoot(False))
     terminal = d.boolean(spec, "terminal", False, "process.")

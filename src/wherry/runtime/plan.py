@@ -88,6 +88,9 @@ def build(
     hooks: dict[str, tuple[Hook, ...]] = dict.fromkeys(_HOOKS, ())
     if config.get("hooks"):
         hooks = {point: hooks_of(config, point) for point in _HOOKS}
+    borrowed = "mount" not in names.new
+    if borrowed and prepared:
+        raise Unimplemented("a user namespace needs a mount namespace of its own", hint="add {'type': 'mount'}")
     inside, preparations = mount_operations(config, bundle, layers, prepared, host, names.new)
     score = spec.get("oomScoreAdj")
     # Late, so that the parent sets the limits while the child makes mounts; but a cgroup namespace's root is what its
@@ -96,20 +99,25 @@ def build(
     steps: list[Operation] = [setup.EnterCgroup()] if early else []
     if isinstance(score, int) and not prepared:
         steps.append(setup.OomScore(score))
-    if names.joined:
-        steps.append(setup.Join(names.joined))
+    joined = tuple([(kind, path) for kind, path in names.joined if kind != "mount"])
+    if joined:
+        steps.append(setup.Join(joined))
     if refork:
         steps += [setup.BecomeRoot(False)] if joins_user else []
         steps.append(setup.Fork(_clone_flags(names)))
     if user:
         steps.append(setup.BecomeRoot(True))
     steps += _namespace_settings(config, linux, names)
+    if borrowed:
+        steps.append(setup.BorrowMounts(dict(names.joined).get("mount", "")))
     steps += inside
     if hooks["prestart"] or hooks["createRuntime"]:
         steps.append(setup.AwaitHooks("createRuntime"))
     if hooks["createContainer"]:
         steps.append(RunHooks("createContainer", hooks["createContainer"]))
     steps += _enter_root(config, linux, choices.pivot)
+    if borrowed:
+        steps.append(setup.ReturnMounts())
     if prepared:
         host = host._replace(bounding=capabilities.every())
     steps += _process(spec, linux, identifier, host, hooks, wait, keyring=choices.keyring, enter=not early)
@@ -146,8 +154,6 @@ def _namespaces(linux: Mapping[str, Any]) -> _Names:
             joined.append((kind, path))
         else:
             new.add(kind)
-    if "mount" not in new:
-        raise Unimplemented("a container needs a mount namespace of its own", hint="add {'type': 'mount'}")
     if linux.get("uidMappings") and "user" not in new and not any(kind == "user" for kind, _ in joined):
         raise InvalidArgument("linux.uidMappings needs a user namespace")
     # The user namespace owns the others: it comes first.

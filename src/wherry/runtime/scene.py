@@ -43,6 +43,7 @@ class Scene:
         "console",
         "inside",
         "mask",
+        "mounts",
         "network",
         "null",
         "pidfd",
@@ -62,6 +63,7 @@ class Scene:
         self.trees: dict[str, int] = {}  # detached mounts the parent prepared, by the key of their operation
         self.console = -1  # pty slave
         self.inside = False  # the working directory is set and verified
+        self.mounts = -1  # the mount namespace to return to, when it is not the container's own
         self.mask = -1  # a detached empty read-only tmpfs
         self.state = b""  # what hooks read
         self.pidfd = -1  # of the process whose namespaces are joined (exec)

@@ -11,7 +11,8 @@ import fcntl
 import os
 import struct
 
-from wherry.kernel import files, namespaces, syscalls
+from wherry.kernel import files, mounts, namespaces, syscalls
+from wherry.kernel.paths import AT_FDCWD
 from wherry.kernel.processes import PR_SET_DUMPABLE, prctl
 from wherry.runtime.scene import Refused
 
@@ -78,6 +79,41 @@ class AwaitGo(NamedTuple):
         scene.hear(b"go")
 
 
+class BorrowMounts(NamedTuple):
+    """Make the container's mounts in a namespace that is given up again: the one at `path` ("": ours) is not its own.
+
+    There they would change what everybody in that namespace sees, and stay when the container has ended.
+    """
+
+    path: str
+
+    def describe(self) -> str:
+        return "make mounts aside"
+
+    def apply(self, scene: Scene) -> None:
+        scene.mounts = os.open(self.path or "/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+
+
+class ReturnMounts(NamedTuple):
+    """Enter the namespace BorrowMounts remembered, and there a root that is a copy of all mounts, attached nowhere."""
+
+    def describe(self) -> str:
+        return "enter the mount namespace"
+
+    def apply(self, scene: Scene) -> None:
+        tree = mounts.open_tree(AT_FDCWD, "/", recursive=True)
+        namespaces.setns(scene.mounts, namespaces.CLONE_NEWNS)
+        os.close(scene.mounts)
+        _change_root(tree)
+
+
+def _change_root(fd: int) -> None:
+    os.fchdir(fd)
+    os.chroot(".")
+    os.close(fd)
+
+
 class Join(NamedTuple):
     """Join namespaces by path, in the order given: (specification's name, path)."""
 
@@ -94,16 +130,28 @@ class Join(NamedTuple):
 
 
 class JoinProcess(NamedTuple):
-    """Join the namespaces of a running process, `scene.pidfd`. `flags`: CLONE_NEW*. Its root and mounts become ours."""
+    """Join the namespaces of a running process, `scene.pidfd`. `flags`: CLONE_NEW*. Its root and mounts become ours.
+
+    `root`: its root is not that of its mount namespace (ReturnMounts).
+    """
 
     flags: int
+    root: bool = False
 
     def describe(self) -> str:
         return "join the container's namespaces"
 
     def apply(self, scene: Scene) -> None:
+        root = os.open(f"/proc/{_pid_of(scene.pidfd)}/root", os.O_PATH | os.O_CLOEXEC) if self.root else -1
         namespaces.setns(scene.pidfd, self.flags)
         os.close(scene.pidfd)
+        if self.root:
+            _change_root(root)
+
+
+def _pid_of(pidfd: int) -> int:
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return int(next(line for line in file if line.startswith("Pid:"))[4:])
 
 
 class Unshare(NamedTuple):

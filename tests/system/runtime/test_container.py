@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import struct
+import subprocess
 import termios
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,31 @@ def test_joined_namespaces(box: Box) -> None:
     assert int(out[4]) >= 1
     box.runtime.kill(first, signal.SIGKILL)
     assert box.wait(first, launched) == 137
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_shared_mount_namespaces_are_left_as_they_are(box: Box, joined: bool) -> None:
+    holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        pid = str(holder.pid) if joined else "self"
+        namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+        document = config("sleep", "60")
+        entries = [entry for entry in document["linux"]["namespaces"] if entry["type"] != "mount"]
+        document["linux"]["namespaces"] = entries + [{"type": "mount", "path": f"/proc/{pid}/ns/mnt"}] * joined
+        document["root"]["readonly"] = True
+        identifier, launched = box.start(document)
+        look = "readlink /proc/1/ns/mnt; ps | grep -c '[s]leep'; touch /bin/x || : >>/proc/sys/kernel/hostname"
+        seen = box.exec(identifier, "sh", "-c", look).splitlines()
+        assert {namespace, "1"} < set(seen)
+        assert str(seen).count("Read-only file system") == 2, seen
+        assert str(box.path) not in Path(f"/proc/{pid}/mountinfo").read_text()
+        drive(box.runtime.delete(identifier, force=True))
+        os.waitpid(launched.process.pid, 0)
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def test_time_namespace(box: Box) -> None:
