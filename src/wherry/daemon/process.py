@@ -18,7 +18,7 @@ from wherry import __version__
 from wherry.daemon.help import help_text
 from wherry.daemon.lock import PidFile, RootLock
 from wherry.daemon.log import set_level, set_up_log
-from wherry.daemon.machine import check_machine
+from wherry.daemon.machine import check_machine, set_limits
 from wherry.daemon.notify import notify
 from wherry.daemon.settings import Settings, parse_flags, read_settings
 from wherry.daemon.sockets import Listener, listen, tls_context, uses_tls
@@ -64,6 +64,7 @@ def _run(settings: Settings, config: "DaemonConfig", arguments: Sequence[str]) -
     with ExitStack() as stack:
         try:
             check_machine()
+            set_limits()
             for root in dict.fromkeys((config.data_root, config.exec_root)):
                 stack.callback(RootLock(root).release)
             pidfile = settings.text("pidfile")
