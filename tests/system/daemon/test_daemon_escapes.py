@@ -211,6 +211,7 @@ def test_release_agent(wreck: Wreck) -> None:
     """CVE-2022-0492, with what a default container, and one of another user, may try."""
     attempt = (
         "for f in /sys/fs/cgroup/*/release_agent /sys/fs/cgroup/release_agent; do echo /x >$f && echo ESCAPED; done; "
+        "mkdir /sys/fs/cgroup/x /sys/fs/cgroup/*/x && echo MADE; echo 1 >/sys/fs/cgroup/pids/pids.max && echo WRITTEN; "
         "mkdir -p /tmp/c; mount -t cgroup -o memory none /tmp/c && echo MOUNTED; "
         "unshare -Ur true && echo NESTED; unshare -UrmC mount -t cgroup -o rdma none /tmp/c && echo NESTED; echo done"
     )
