@@ -1,18 +1,26 @@
 """Containers: life cycle, listing, inspection."""
 
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 from wherry.api.call import Call
 from wherry.api.reply import Answer, Reply, reply_empty, reply_json
 from wherry.api.router import Route
 from wherry.errors import InvalidArgument
-from wherry.spec.decode import decode
+from wherry.spec.decode import decode, document
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 
-T = TypeVar("T")
 
-_HOST_KEYS = frozenset(("HostConfig", "NetworkingConfig"))
+@document("pascal")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a creation's document holds beside the configuration itself."""
+
+    host_config: HostConfig = HostConfig()
+    networking_config: NetworkingConfig = NetworkingConfig()
+
+
+_PART_KEYS = frozenset(("hostconfig", "networkingconfig"))
 
 
 async def create(call: Call) -> Answer:
@@ -20,23 +28,17 @@ async def create(call: Call) -> Answer:
     body = await call.json()
     if body is not None and not isinstance(body, dict):
         raise InvalidArgument(f"invalid JSON: the document must be an object, not {type(body).__name__}")
-    if not body or not (body.keys() - _HOST_KEYS):
+    if not body or all(name.casefold() in _PART_KEYS for name in body):
         raise InvalidArgument("config cannot be empty in order to create a container")
-    host = _part(HostConfig, body, "HostConfig")
-    networking = _part(NetworkingConfig, body, "NetworkingConfig")
+    parts = decode(_Parts, body)
     created = await call.engine.containers.create(
         call.query.get("name") or None,
         decode(ContainerConfig, body),
-        _shape_host(call, host),
-        networking,
+        _shape_host(call, parts.host_config),
+        parts.networking_config,
         call.query.get("platform") or None,
     )
     return reply_json({"Id": created.id, "Warnings": created.warnings or []}, 201)
-
-
-def _part(cls: type[T], body: dict[str, Any], name: str) -> T:
-    value = body.get(name)
-    return decode(cls, {} if value is None else value, name)
 
 
 def _shape_host(call: Call, host: HostConfig) -> HostConfig:

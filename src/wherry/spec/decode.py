@@ -10,9 +10,10 @@ The dataclass *is* the schema: its annotations say what is accepted. A decoder i
 
     decode(PortBinding, {"HostIp": "127.0.0.1", "HostPort": "80"}, "HostConfig.PortBindings")
 
-Rules, which are Go's `encoding/json` as Docker's clients expect it: unknown keys are ignored, `null` and absent mean
-the field's default, a wrong type is an error that names the path. Supported annotations: str, bool, int, float, Any,
-document classes, `X | None`, tuple[X, ...], Mapping[str, X].
+Rules, which are Go's `encoding/json` as Docker's clients expect it: unknown keys are ignored, case does not count in
+keys, of a key twice the last counts, `null` and absent mean the field's default, a wrong type is an error that names
+the path. Supported annotations: str, bool, int, float, Any, document classes, `X | None`, tuple[X, ...],
+Mapping[str, X].
 """
 
 import dataclasses
@@ -149,6 +150,7 @@ def _mapping(item: _Decoder) -> _Decoder:
 
 def _record(cls: type) -> _Decoder:
     fields: dict[str, tuple[str, _Decoder]] = {}
+    folded: dict[str, tuple[str, _Decoder]] = {}
     # Registered before its fields are compiled, so that a document may contain itself.
     required: set[str] = set()
 
@@ -157,7 +159,7 @@ def _record(cls: type) -> _Decoder:
             raise _mismatch(path, "an object", value)
         found: dict[str, Any] = {}
         for name, element in value.items():
-            known = fields.get(name)
+            known = fields.get(name) or folded.get(name.casefold())
             if known is not None and element is not None:
                 found[known[0]] = known[1](element, f"{path}.{name}" if path else name)
         missing = required - found.keys()
@@ -173,6 +175,7 @@ def _record(cls: type) -> _Decoder:
         fields[json_keys[field.name]] = (field.name, _decoder(hints[field.name]))
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.add(field.name)
+    folded.update((name.casefold(), known) for name, known in fields.items())
     return check
 
 
