@@ -6,7 +6,9 @@ from wherry.api.call import Call
 from wherry.api.connection import cancelled_when_gone
 from wherry.api.reply import MAXIMUM_VERSION, MINIMUM_VERSION, Answer, Reply, Stream, dump_json, reply_json
 from wherry.api.router import Route
-from wherry.errors import InvalidArgument, Unimplemented
+from wherry.errors import InvalidArgument
+from wherry.images import RegistryAuth
+from wherry.spec.docker import AuthConfig
 
 _PING_HEADERS = {
     "Builder-Version": "1",
@@ -159,8 +161,16 @@ def _totals(kind: str, items: list[dict[str, Any]], document: dict[str, Any]) ->
 
 async def auth(call: Call) -> Answer:
     """POST /auth: whether a registry takes these credentials."""
-    await call.json()
-    raise Unimplemented("checking registry credentials is not supported yet", hint="pull with them instead")
+    given = await call.document(AuthConfig)
+    auth = RegistryAuth(
+        username=given.username,
+        password=given.password,
+        identity_token=given.identity_token,
+        server=given.server_address,
+    )
+    with cancelled_when_gone(call.request):
+        token = await call.engine.images.login(auth)
+    return reply_json({"IdentityToken": token, "Status": "Login Succeeded"})
 
 
 ROUTES = [

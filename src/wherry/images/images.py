@@ -17,6 +17,7 @@ from wherry.images.image import HistoryEntry, Image, InUse, Removed, unix_second
 from wherry.images.importer import Importer
 from wherry.images.layers import Layers, LayerStore
 from wherry.images.load import Loader
+from wherry.images.login import login
 from wherry.images.progress import Progress
 from wherry.images.pull import Puller
 from wherry.images.records import Records
@@ -46,6 +47,7 @@ class Images:
         self._layers = Layers(data_root, store, content, snapshots)
         self._records = Records(store, content)
         self._importer = Importer(self._records, self._layers, content)
+        self._registries = registries
         self._puller = Puller(self._records, self._layers, content, registries, retry_seconds=retry_seconds)
         self._scratch = data_root / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -136,6 +138,10 @@ class Images:
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self.collect))
             raise
+
+    async def login(self, auth: RegistryAuth) -> str:
+        """Check credentials with `auth.server`; the identity token to keep in place of the password, or ""."""
+        return await login(auth, self._registries)
 
     def load(self, stream: BinaryIO, progress: Progress) -> Sequence[str]:
         """Every image of a `docker save` or OCI layout archive, compressed or not; returns their names or ids."""

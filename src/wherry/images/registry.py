@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import aiohttp
 
-from wherry.errors import Internal, NotFound, PermissionDenied, Unavailable, WherryError
+from wherry.errors import Internal, NotFound, PermissionDenied, Unauthenticated, Unavailable, WherryError
 from wherry.images.auth import Challenge, RegistryAuth, parse_challenges
 from wherry.images.endpoints import Endpoint, origin, proxy_for
 from wherry.spec.digest import Digest, sha256
@@ -31,7 +31,7 @@ _CLIENT_ID = "docker"
 
 
 class Registry:
-    """One repository at one endpoint. `connect`, use, `close`."""
+    """One repository at one endpoint, or "" for none, to sign in only. `connect`, use, `close`."""
 
     def __init__(self, endpoint: Endpoint, repository: str, auth: RegistryAuth | None) -> None:
         self.endpoint = endpoint
@@ -39,6 +39,7 @@ class Registry:
         # A mirror is not whom the credentials are for.
         self._auth = RegistryAuth() if endpoint.mirror else auth or RegistryAuth()
         self._base = f"{endpoint.address}/v2/{repository}"
+        self._identity_token = self._auth.identity_token
         self._authorization: str | None = f"Bearer {self._auth.registry_token}" if self._auth.registry_token else None
         self._session = aiohttp.ClientSession(
             timeout=_TIMEOUT,
@@ -58,6 +59,31 @@ class Registry:
         async with self._send("GET", url, {}) as response:
             if response.status == 404 or response.status >= 500:
                 raise Unavailable(f'Get "{url}": unexpected status: {response.status} {response.reason}', object=url)
+
+    async def sign_in(self) -> str:
+        """The identity token the registry gives for these credentials, "" where it gives none.
+
+        Unauthenticated and PermissionDenied are its token server's words, Internal everything else that says no.
+        Unavailable: no registry was reached, and the credentials went nowhere.
+        """
+        url = f"{self.endpoint.address}/v2/"
+        async with self._send("GET", url, {}) as response:
+            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
+        try:
+            await self._authenticate(challenges, None, url)
+        except RegistryRefusal as error:
+            kind = {401: Unauthenticated, 403: PermissionDenied}.get(error.status, Internal)
+            raise kind(f'Get "{url}": {error.message}', object=url) from None
+        except Unavailable as error:
+            raise Internal(error.message, object=url) from None
+        try:
+            async with self._send("GET", url, {}, self._authorization) as response:
+                status = f"{response.status} {response.reason}"
+        except Unavailable as error:
+            raise Internal(error.message, object=url) from None
+        if not status.startswith("200 "):
+            raise Internal(f"login attempt to {url} failed with status: {status}", object=url)
+        return self._identity_token
 
     async def manifest(self, reference: str) -> tuple[bytes, str, Digest]:
         """A manifest by tag or digest: its bytes, media type and digest, which is computed here."""
@@ -190,13 +216,19 @@ class Registry:
         if parts.scheme == "http" and self.endpoint.address.startswith("https:") and self.endpoint.tls is not False:
             raise PermissionDenied(f"the registry's token server {realm} is not reached over TLS", object=realm)
         # The scope is what this client wants, not what the registry suggests it should ask for.
-        wanted = {"service": parameters.get("service", ""), "scope": f"repository:{self._repository}:pull"}
+        wanted = {"service": parameters.get("service", "")}
+        if self._repository:
+            wanted["scope"] = f"repository:{self._repository}:pull"
+        else:
+            # Signing in: what is wanted is a token that stands for the password from now on.
+            wanted |= {"offline_token": "true", "client_id": _CLIENT_ID}
         if self._auth.identity_token:
             form = wanted | {
                 "grant_type": "refresh_token",
                 "refresh_token": self._auth.identity_token,
                 "client_id": _CLIENT_ID,
             }
+            form.pop("offline_token", None)
             answer = await self._ask_token("POST", realm, form, None)
         else:
             query = urlencode(wanted | ({"account": self._auth.username} if self._auth.username else {}))
@@ -204,7 +236,10 @@ class Registry:
             answer = await self._ask_token("GET", address, None, self._auth.basic)
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not token or not token.isprintable():
-            raise Internal(f'Get "{realm}": authorization server did not include a token in the response', object=realm)
+            raise Internal(f'Get "{url}": authorization server did not include a token in the response', object=realm)
+        renewed = answer.get("refresh_token")
+        if isinstance(renewed, str) and renewed:
+            self._identity_token = renewed
         return token
 
     async def _ask_token(
@@ -271,7 +306,11 @@ async def _error(response: aiohttp.ClientResponse, url: str) -> WherryError:
             reason = challenge.parameters.get("error_description") or "requested access to the resource is denied"
             return RegistryRefusal("DENIED", f"denied: {reason}"[:1000], response.status, url)
     try:
-        errors = _parse(data).get("errors")
+        document = _parse(data)
+        if response.status == 401 and isinstance(document.get("details"), str):
+            # Docker Hub's token server.
+            return RegistryRefusal("UNAUTHORIZED", f"unauthorized: {document['details']}"[:1000], 401, url)
+        errors = document.get("errors")
         first = errors[0] if isinstance(errors, list) and errors else {}
         code, message = str(first["code"]), str(first.get("message") or "")
     except (WherryError, KeyError, TypeError, AttributeError):

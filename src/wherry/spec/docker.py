@@ -323,3 +323,14 @@ class ExecConfig:
     env: tuple[str, ...] | None = None
     working_dir: str = ""
     cmd: tuple[str, ...] | None = None
+
+
+@document("pascal")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """Credentials for one registry (POST /auth)."""
+
+    username: str = key("username", "")
+    password: str = key("password", "")
+    identity_token: str = key("identitytoken", "")
+    server_address: str = key("serveraddress", "")

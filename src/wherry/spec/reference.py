@@ -15,7 +15,7 @@ from wherry.errors import InvalidArgument
 from wherry.spec.digest import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"
-_LEGACY_DOMAIN = "index.docker.io"
+LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
 _NAME_MAX = 255
 _TEXT_MAX = 4096
@@ -29,6 +29,7 @@ _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}
 _REFERENCE = re.compile(
     rf"(?P<domain>{_DOMAIN})/(?P<path>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?"
 )
+_ONLY_DOMAIN = re.compile(_DOMAIN)
 _ONLY_TAG = re.compile(_TAG)
 
 
@@ -104,6 +105,11 @@ def parse_reference(text: str) -> Reference:
     return Reference(found["domain"], found["path"], found["tag"], digest)
 
 
+def is_domain(text: str) -> bool:
+    """Whether this is a registry's `host[:port]`."""
+    return len(text) <= _NAME_MAX and _ONLY_DOMAIN.fullmatch(text) is not None
+
+
 def _split_domain(text: str) -> tuple[str, str]:
     first, slash, rest = text.partition("/")
     # What tells a domain from a first path component: a dot, a port, capitals (not allowed in paths), or "localhost".
@@ -111,7 +117,7 @@ def _split_domain(text: str) -> tuple[str, str]:
         domain, remainder = first, rest
     else:
         domain, remainder = DEFAULT_DOMAIN, text
-    if domain == _LEGACY_DOMAIN:
+    if domain == LEGACY_DOMAIN:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in remainder:
         remainder = _OFFICIAL + remainder

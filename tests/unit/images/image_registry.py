@@ -68,7 +68,7 @@ class FakeRegistry:
         if path == "/token":
             return await self._token(request)
         if path == "/v2/":
-            return web.json_response({})
+            return self._refuse(request) or web.json_response({})
         if not path.startswith("/elsewhere/") and (refusal := self._refuse(request)) is not None:
             return refusal
         name = path.rpartition("/")[2]
@@ -119,10 +119,13 @@ class FakeRegistry:
             self.forms.append(form)
             if form.get("refresh_token") == "identity":
                 return web.json_response({"access_token": TOKEN})
+            if form.get("refresh_token") == "hub":
+                return web.json_response({"details": "token expired"}, status=401)
             return _error(401, "UNAUTHORIZED", "bad refresh token")
         if given and not self._knows(given):
             return _error(401, "UNAUTHORIZED", "incorrect username or password")
-        return web.json_response({"token": TOKEN if given else "anonymous"})
+        offered = {"refresh_token": "identity"} if request.query.get("offline_token") == "true" else {}
+        return web.json_response({"token": TOKEN if given else "anonymous"} | offered)
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
