@@ -187,7 +187,7 @@ def test_loss_is_told_and_a_second_logger_takes_over(tmp_path: Path) -> None:
         socket = await asyncio.to_thread(spawn, tmp_path)
         lost = asyncio.Event()
         logger = await Logger.connect(socket, lambda id: None, lost.set)
-        os.kill(int((tmp_path / "logger.sock.lock").read_text()), signal.SIGKILL)
+        os.kill(int((tmp_path / "logger.lock").read_text()), signal.SIGKILL)
         async with asyncio.timeout(10):
             await lost.wait()
         with pytest.raises(Unavailable):

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Handler = Callable[[int], None]
+    from wherry.ipc.poller import Poller
 
 _CHUNK = 64 * 1024
 # Docker splits longer lines, so that a program that never ends one cannot grow the logger.
@@ -25,31 +25,6 @@ _LONGEST_LINE = 16 * 1024
 _SUBSCRIBER_LAG = 1 << 20
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 _WOULD_BLOCK = (errno.EAGAIN, errno.EINTR)
-
-
-class Poller:
-    """epoll with a handler for each descriptor."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
-
-    def add(self, fd: int, events: int, handler: "Handler") -> None:
-        self._epoll.register(fd, events)
-        self._handlers[fd] = handler
-
-    def change(self, fd: int, events: int) -> None:
-        self._epoll.modify(fd, events)
-
-    def remove(self, fd: int) -> None:
-        if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def run_once(self) -> None:
-        for fd, events in self._epoll.poll():
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler(events)
 
 
 class Output:
@@ -81,7 +56,7 @@ class Subscriber:
 class Stream:
     """Streams of one container, from `attach` or `open`, whichever comes first, until every output has ended."""
 
-    def __init__(self, name: str, poller: Poller, on_eof: "Callable[[Stream], None]") -> None:
+    def __init__(self, name: str, poller: "Poller", on_eof: "Callable[[Stream], None]") -> None:
         self.name = name
         self.opened = False
         self._poller = poller
@@ -135,7 +110,7 @@ class Stream:
             raise OSError(errno.ENOTTY, "the container has no terminal")
         fcntl.ioctl(self._console, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def copies(self) -> "tuple[dict[str, list[str]], list[int]]":
+    def copies(self) -> "tuple[list[str], list[int]]":
         """The descriptors that another logger would need, and their names. Input that ends with a client is not one."""
         if self._console >= 0:
             found = {"console": self._console}
@@ -143,7 +118,7 @@ class Stream:
             found = {_NAMES[output.number]: output.fd for output in self._outputs}
             if self._stdin >= 0 and not self._stdin_once:
                 found["stdin"] = self._stdin
-        return {"streams": list(found)}, [os.dup(fd) for fd in found.values()]
+        return list(found), [os.dup(fd) for fd in found.values()]
 
     def close(self) -> None:
         """End: write what is left, let every client have what it is owed, release everything, say so."""

@@ -1,130 +1,95 @@
 """The logger process: the other end of every container's standard streams.
 
 Single-threaded, and alone responsible for them, so that neither the daemon's nor the monitor's death loses output.
-Serves requests on a SOCK_SEQPACKET socket, one JSON object a message, descriptors beside it:
+Messages as wherry.ipc says:
 
-    {"n": 7, "op": "open", "id": ..., "target": {...}, "streams": ["stdin", "stdout", "stderr"]} + descriptors
-    {"n": 7}  or  {"n": 7, "error": {"errno": 25, "message": "..."}}
-    {"event": "eof", "id": ...}                                     to every client, when the outputs have ended
+    "open"    {"id": ..., "target": {...}, "streams": ["stdin", "stdout", "stderr"]}, and their descriptors
+    event     ["eof", id]: its outputs have ended
 """
+
+from __future__ import annotations
 
 import _socket
 import errno
-import fcntl
 import gc
-import os
-import select
 import signal
 
-from wherry.kernel import seqpacket
+from wherry.errors import FailedPrecondition, Internal, NotFound, Unimplemented
+from wherry.ipc import background, seqpacket
+from wherry.ipc.poller import Poller
+from wherry.ipc.server import Server
 from wherry.logs.frame import STDERR, STDOUT
-from wherry.logs.stream import Poller, Stream
+from wherry.logs.stream import Stream
 from wherry.logs.target import LogTarget
-from wherry.spec.fastjson import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    Message = dict[str, Any]
+    from wherry.ipc.server import Call
 
-_BACKLOG_MESSAGES = 4096
-
-
-class Client:
-    """One connection. Replies it is too slow to take wait here, up to a bound; past it, it is cut off."""
-
-    __slots__ = ("outbox", "socket")
-
-    def __init__(self, socket: _socket.socket) -> None:
-        self.socket = socket
-        self.outbox: list[tuple[bytes, list[int]]] = []
+    Arguments = dict[str, Any]
 
 
 class LoggerProcess:
-    """Every stream by its id, and who asks about them."""
+    """Every stream by its id, and who waits for its end."""
 
     def __init__(self, listener: _socket.socket) -> None:
         self._poller = Poller()
         self._streams: dict[str, Stream] = {}
-        self._drains: dict[str, list[tuple[Client, int]]] = {}
-        self._clients: list[Client] = []
-        self._listener = listener
-        self._poller.add(listener.fileno(), select.EPOLLIN, lambda events: self._accept())
+        self._drains: dict[str, list[Call]] = {}
+        self._server = Server(self._poller, listener, self._serve, lambda: not self._streams)
 
     def serve_forever(self) -> None:
+        """The loop."""
         while True:
             self._poller.run_once()
 
-    def _accept(self) -> None:
+    def _serve(self, call: Call, operation: str, arguments: Arguments, fds: list[int]) -> None:
+        if operation != "open":
+            seqpacket.close(fds)
         try:
-            client = Client(seqpacket.accept(self._listener))
-        except (BlockingIOError, PermissionError, ConnectionError):
-            return
-        self._clients.append(client)
-        self._poller.add(client.socket.fileno(), select.EPOLLIN, lambda events: self._on_client(client, events))
-
-    def _on_client(self, client: Client, events: int) -> None:
-        if events & select.EPOLLOUT:
-            self._flush(client)
-        if not events & ~select.EPOLLOUT:
-            return
-        try:
-            received = seqpacket.receive(client.socket)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            received = None
-        if received is None:
-            self._forget(client)
-            return
-        message: Message = loads(received[0])
-        try:
-            reply, descriptors = self._handle(client, message, received[1])
+            if operation == "drain" and arguments["id"] in self._streams:
+                self._drains.setdefault(arguments["id"], []).append(call)
+            else:
+                call.answer(*self._answer(operation, arguments, fds))
+        except FileNotFoundError as error:
+            raise NotFound(error.strerror or str(error)) from error
         except OSError as error:
-            reply, descriptors = {"error": {"errno": error.errno, "message": error.strerror}}, []
-        except Exception as error:  # noqa: BLE001  a request's root: one bad request must not end every stream
-            reply, descriptors = {"error": {"errno": None, "message": f"{type(error).__name__}: {error}"}}, []
-        if reply is not None:
-            self._reply(client, {"n": message.get("n"), **reply}, descriptors)
+            if error.errno in (errno.ENOTTY, errno.EEXIST):
+                raise FailedPrecondition(error.strerror) from error
+            raise Internal(f"logger: {error}") from error
 
-    def _handle(self, client: Client, message: "Message", descriptors: list[int]) -> "tuple[Message | None, list[int]]":
-        operation = message["op"]
+    def _answer(self, operation: str, arguments: Arguments, fds: list[int]) -> tuple[Any, list[int]]:
         if operation == "open":
-            self._open(message, descriptors)
-            return {}, []
-        seqpacket.close(descriptors)
-        if operation == "attach":
-            return {}, [self._attach(message)]
-        if operation == "resize":
-            self._known(message["id"]).resize(message["height"], message["width"])
-            return {}, []
-        if operation == "drain":
-            if message["id"] not in self._streams:
-                return {}, []
-            self._drains.setdefault(message["id"], []).append((client, message["n"]))
-            return None, []
-        if operation == "close":
-            stream = self._streams.get(message["id"])
+            self._open(arguments, fds)
+        elif operation == "attach":
+            return None, [self._attach(arguments)]
+        elif operation == "resize":
+            self._known(arguments["id"]).resize(arguments["height"], arguments["width"])
+        elif operation == "close":
+            stream = self._streams.get(arguments["id"])
             if stream is not None:
                 stream.close()
-            return {}, []
-        if operation == "copies":
-            return self._known(message["id"]).copies()
-        if operation == "streams":
-            return {"streams": [name for name, stream in self._streams.items() if stream.opened]}, []
-        if operation == "stop":
+        elif operation == "copies":
+            return self._known(arguments["id"]).copies()
+        elif operation == "streams":
+            return [name for name, stream in self._streams.items() if stream.opened], []
+        elif operation == "stop":
             raise SystemExit(0)
-        raise ValueError(f"no operation {operation!r}")
+        elif operation != "drain":
+            raise Unimplemented(f"the logger knows no operation {operation!r}", hint="restart the logger")
+        return None, []
 
-    def _open(self, message: "Message", descriptors: list[int]) -> None:
-        named = dict(zip(message["streams"], descriptors, strict=True))
-        target = message["target"]
-        stream = self._streams.get(message["id"])
+    def _open(self, arguments: Arguments, fds: list[int]) -> None:
+        named = dict(zip(arguments["streams"], fds, strict=True))
+        target = arguments["target"]
+        stream = self._streams.get(arguments["id"])
         try:
             if stream is not None and stream.opened:
-                raise FileExistsError(errno.EEXIST, f"the streams of {message['id']} are open")
-            stream = stream or self._stream(message["id"])
+                raise FileExistsError(errno.EEXIST, f"the streams of {arguments['id']} are open")
+            stream = stream or self._stream(arguments["id"])
             outputs = [
                 (named[name], number) for name, number in (("stdout", STDOUT), ("stderr", STDERR)) if name in named
             ]
@@ -135,16 +100,16 @@ class LoggerProcess:
                 named.get("console", -1),
             )
         except BaseException:
-            seqpacket.close(descriptors)
+            seqpacket.close(fds)
             if stream is not None and not stream.opened:
-                self._streams.pop(message["id"], None)
+                self._streams.pop(arguments["id"], None)
             raise
 
-    def _attach(self, message: "Message") -> int:
-        wanted = frozenset(n for n, name in ((STDOUT, "stdout"), (STDERR, "stderr")) if message[name])
-        stream = self._streams.get(message["id"]) or self._stream(message["id"])
+    def _attach(self, arguments: Arguments) -> int:
+        wanted = frozenset(n for n, name in ((STDOUT, "stdout"), (STDERR, "stderr")) if arguments[name])
+        stream = self._streams.get(arguments["id"]) or self._stream(arguments["id"])
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        stream.attach(ours, message["stdin"], wanted)
+        stream.attach(ours, arguments["stdin"], wanted)
         return theirs.detach()
 
     def _stream(self, name: str) -> Stream:
@@ -160,66 +125,21 @@ class LoggerProcess:
     def _ended(self, stream: Stream) -> None:
         if self._streams.get(stream.name) is stream:
             del self._streams[stream.name]
-        for client, number in self._drains.pop(stream.name, []):
-            self._reply(client, {"n": number}, [])
-        for client in list(self._clients):
-            self._reply(client, {"event": "eof", "id": stream.name}, [])
-
-    def _reply(self, client: Client, message: "Message", descriptors: list[int]) -> None:
-        if client not in self._clients:
-            seqpacket.close(descriptors)
-            return
-        client.outbox.append((dumps(message).encode(), descriptors))
-        self._flush(client)
-
-    def _flush(self, client: Client) -> None:
-        while client.outbox:
-            data, descriptors = client.outbox[0]
-            try:
-                seqpacket.send(client.socket, data, descriptors)
-            except BlockingIOError:
-                if len(client.outbox) > _BACKLOG_MESSAGES:
-                    self._forget(client)
-                else:
-                    self._poller.change(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
-                return
-            except OSError:
-                self._forget(client)
-                return
-            del client.outbox[0]
-            seqpacket.close(descriptors)
-        self._poller.change(client.socket.fileno(), select.EPOLLIN)
-
-    def _forget(self, client: Client) -> None:
-        if client in self._clients:
-            self._clients.remove(client)
-            self._poller.remove(client.socket.fileno())
-            client.socket.close()
-            for _, descriptors in client.outbox:
-                seqpacket.close(descriptors)
-            if not self._clients and not self._streams:
-                raise SystemExit(0)  # nothing to hold and nobody to serve: the next daemon starts another
+        for call in self._drains.pop(stream.name, []):
+            call.answer(None)
+        self._server.tell("eof", stream.name)
 
 
-def main(socket_path: str) -> None:
-    """Go into the background and serve on `socket_path`, which answers when this returns (in the process that called).
+def main(exec_root: str) -> int:
+    """Become the logger of `exec_root`; returns only in the starter, 0 once the socket listens."""
+    return background.run(f"{exec_root}/logger.lock", lambda ready: _serve(f"{exec_root}/logger.sock", ready))
 
-    When another logger holds the lock beside the socket there is nothing to do.
-    """
-    lock = os.open(socket_path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    listener = seqpacket.listen(socket_path)
-    child = os.fork()
-    if child:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(child).encode(), 0)
-        os._exit(0)
+
+def _serve(path: str, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    process = LoggerProcess(listener)
+    process = LoggerProcess(seqpacket.listen(path))
     gc.collect()
     gc.freeze()
+    ready()
     process.serve_forever()

@@ -20,7 +20,8 @@ import gc
 import os
 import select
 
-from wherry.kernel import files, mounts, namespaces, paths, processes, seqpacket, syscalls
+from wherry.ipc import seqpacket
+from wherry.kernel import files, mounts, namespaces, paths, processes, syscalls
 from wherry.kernel import seccomp as _seccomp  # noqa: F401 - a child in its new root could no longer load it
 from wherry.runtime import child, plan, setup, transfer
 from wherry.runtime.scene import Scene

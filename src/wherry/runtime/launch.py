@@ -11,7 +11,8 @@ import os
 import select
 
 from wherry import errors
-from wherry.kernel import namespaces, processes, seqpacket, syscalls
+from wherry.ipc import seqpacket
+from wherry.kernel import namespaces, processes, syscalls
 from wherry.runtime import child, transfer
 from wherry.runtime import hooks as hook_module
 from wherry.runtime.mount_plan import write_maps

@@ -4,187 +4,78 @@ One thread, one epoll. A request is answered when its generator (launch.py) ends
 survive is on disk (state.py) before anyone is told. When a monitor dies its containers live on, and the next one finds
 them by their state and watches them through pidfds.
 
-Messages: JSON over SOCK_SEQPACKET (kernel/seqpacket.py).
-    request   {"seq": 1, "op": "run", "args": {...}}, with descriptors as the operation says (monitor_requests.py)
-    reply     {"seq": 1, "ok": ...} or {"seq": 1, "error": [kind, message, hint]}
-    event     {"exit": [id, exec_id, status, oom_killed, at_ns]}
+Messages as wherry.ipc says; the operations are in monitor_requests.py.
+    event     ["exit", id, exec_id, status, oom_killed, at_ns]
 """
 
 from __future__ import annotations
 
-import _socket
 import os
-import select
-import sys
 import time
 
 from wherry import errors
-from wherry.kernel import processes, seqpacket
+from wherry.ipc.poller import READABLE, Poller
+from wherry.ipc.server import Server
+from wherry.kernel import processes
 from wherry.runtime.container import Runtime
-from wherry.runtime.launch import close_all
 from wherry.runtime.monitor_requests import Requests
 from wherry.runtime.state import Exit, Process, StateFile, list_ids
-from wherry.spec import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    import _socket
+    from collections.abc import Generator
     from typing import Any
 
-_OUTBOX_LIMIT = 10_000
-
-
-class Client:
-    """One connection. What it is too slow to take waits, up to a bound; past that it is cut off."""
-
-    __slots__ = ("outbox", "socket")
-
-    def __init__(self, socket: _socket.socket) -> None:
-        self.socket = socket
-        self.outbox: list[tuple[bytes, list[int]]] = []
+    from wherry.ipc.server import Call
 
 
 class Monitor:
-    """Every watched process, every client, and the requests under way."""
+    """Every watched process, and the requests under way."""
 
     def __init__(self, runtime: Runtime, listener: _socket.socket) -> None:
         self.runtime = runtime
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._clients: dict[int, Client] = {}
+        self._poller = Poller()
         self._requests = Requests(runtime, self.watch)
-        self._listener = listener
-        self._used = False  # someone asked for more than whether we are there
-        self._on_readable(listener.fileno(), self._accept)
+        # Idle: nothing but the listener is watched, neither a process nor what a request waits for.
+        self._server = Server(self._poller, listener, self._serve, lambda: len(self._poller) == 1)
 
     def serve_forever(self) -> None:
         """The loop."""
         while True:
-            for fd, events in self._epoll.poll():
-                if events & select.EPOLLOUT and fd in self._clients:
-                    self._flush(self._clients[fd])
-                handler = self._handlers.get(fd)
-                if handler is not None and events & ~select.EPOLLOUT:
-                    handler()
+            self._poller.run_once()
 
-    def _on_readable(self, fd: int, handler: Callable[[], None]) -> None:
-        self._handlers[fd] = handler
-        self._epoll.register(fd, select.EPOLLIN)
+    def _serve(self, call: Call, operation: str, arguments: dict[str, Any], fds: list[int]) -> None:
+        self._advance(self._requests.begin(operation, arguments, fds), call)
 
-    def _forget(self, fd: int) -> None:
-        del self._handlers[fd]
-        self._epoll.unregister(fd)
-
-    # -- clients ---------------------------------------------------------------------------------------------------
-    def _accept(self) -> None:
-        try:
-            socket = seqpacket.accept(self._listener)
-        except OSError:
-            return
-        client = Client(socket)
-        self._clients[socket.fileno()] = client
-        self._on_readable(socket.fileno(), lambda: self._serve(client))
-
-    def _serve(self, client: Client) -> None:
-        try:
-            received = seqpacket.receive(client.socket)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = None
-        if received is None:
-            self._drop(client)
-            return
-        data, fds = received
-        sequence = None
-        try:
-            message = fastjson.loads(data)
-            sequence = message["seq"]
-            self._used = self._used or message["op"] != "ping"
-            task = self._requests.begin(message["op"], message.get("args") or {}, fds)
-        except errors.WherryError as error:
-            self._answer(client, {"seq": sequence, "error": _describe(error)})
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            close_all(fds)
-            text = f"malformed request: {error!r}"
-            self._answer(client, {"seq": sequence, "error": ["InvalidArgument", text, None]})
-        else:
-            self._advance(task, client, sequence)
-
-    def _advance(self, task: Generator[int, None, tuple[Any, list[int]]], client: Client, sequence: Any) -> None:
+    def _advance(self, task: Generator[int, None, tuple[Any, list[int]]], call: Call) -> None:
         """Run a request until it waits for a descriptor or ends."""
         try:
             fd = next(task)
         except StopIteration as stop:
             value, fds = stop.value
-            self._answer(client, {"seq": sequence, "ok": value}, fds)
-        except errors.WherryError as error:
-            self._answer(client, {"seq": sequence, "error": _describe(error)})
+            call.answer(value, fds)
         except Exception as error:  # noqa: BLE001 - the root of a task: one request must not end all containers' watch
-            sys.excepthook(type(error), error, error.__traceback__)
-            self._answer(client, {"seq": sequence, "error": ["Internal", f"monitor: {error!r}", None]})
+            call.fail(error)
         else:
 
-            def resume() -> None:
-                self._forget(fd)
-                self._advance(task, client, sequence)
+            def resume(events: int) -> None:
+                self._poller.remove(fd)
+                self._advance(task, call)
 
-            self._on_readable(fd, resume)
-
-    def _answer(self, client: Client, message: dict[str, Any], fds: list[int] | None = None) -> None:
-        """Send, or queue; descriptors here are closed once they are on their way."""
-        if client.socket.fileno() < 0:
-            close_all(fds or ())
-            return
-        client.outbox.append((fastjson.dumps(message).encode(), fds or []))
-        if len(client.outbox) > _OUTBOX_LIMIT:
-            self._drop(client)
-        elif len(client.outbox) == 1:
-            self._flush(client)
-
-    def _flush(self, client: Client) -> None:
-        waited = bool(client.outbox)
-        while client.outbox:
-            data, fds = client.outbox[0]
-            try:
-                seqpacket.send(client.socket, data, fds)
-            except BlockingIOError:
-                self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
-                return
-            except OSError:
-                self._drop(client)
-                return
-            client.outbox.pop(0)
-            close_all(fds)
-        if waited:
-            self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
-
-    def _drop(self, client: Client) -> None:
-        fd = client.socket.fileno()
-        if fd < 0:
-            return
-        self._forget(fd)
-        del self._clients[fd]
-        for _, fds in client.outbox:
-            close_all(fds)
-        client.outbox.clear()
-        client.socket.close()
-        if self._used and not self._clients and self._handlers.keys() == {self._listener.fileno()}:
-            self._accept()  # a next daemon may be at the door
-            if not self._clients:
-                raise SystemExit(0)  # nothing to watch and nobody to serve: the next daemon starts another
+            self._poller.add(fd, READABLE, resume)
 
     # -- processes -------------------------------------------------------------------------------------------------
     def watch(self, identifier: str, exec_id: str | None, process: Process, pidfd: int) -> None:
         """Tell everyone when the process ends. Takes over the pidfd."""
 
-        def ended() -> None:
-            self._forget(pidfd)
+        def ended(events: int) -> None:
+            self._poller.remove(pidfd)
             status = exit_status(process, pidfd)
             os.close(pidfd)
             self._finish(identifier, exec_id, status)
 
-        self._on_readable(pidfd, ended)
+        self._poller.add(pidfd, READABLE, ended)
 
     def _finish(self, identifier: str, exec_id: str | None, status: int) -> None:
         if exec_id is None:
@@ -196,8 +87,7 @@ class Monitor:
         else:
             StateFile(self.runtime.root, identifier).remove_exec(exec_id)
             ended = Exit(identifier, exec_id, status, False, time.time_ns())
-        for client in list(self._clients.values()):
-            self._answer(client, {"exit": list(ended)})
+        self._server.tell("exit", *ended)
 
     def adopt(self) -> None:
         """Find what an earlier monitor left: watch what lives, record the end of what does not."""
@@ -239,7 +129,3 @@ def exit_status(process: Process, pidfd: int) -> int:
     if found is None:
         found = processes.pidfd_exit_status(pidfd)
     return -1 if found is None else processes.shell_status(found)
-
-
-def _describe(error: errors.WherryError) -> list[str | None]:
-    return [type(error).__name__, error.message, error.hint]

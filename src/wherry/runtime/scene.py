@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from wherry.kernel import seqpacket
+from wherry.ipc import seqpacket
 from wherry.spec import fastjson
 
 TYPE_CHECKING = False

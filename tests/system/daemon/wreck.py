@@ -98,7 +98,7 @@ class Wreck:
         if role == "daemon":
             assert self.daemon.process is not None
             return self.daemon.process.pid
-        lock = self.daemon.exec_root / ("monitor.lock" if role == "monitor" else "logger.sock.lock")
+        lock = self.daemon.exec_root / f"{role}.lock"
         with contextlib.suppress(OSError, ValueError):
             pid = int(lock.read_text())
             if str(self.daemon.exec_root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -307,5 +307,5 @@ def test_imports() -> None:
     )
     ours = {name for name in loaded if name.startswith("wherry")}
     assert not {name for name in loaded - ours - ALLOWED if not name.startswith("_")}
-    assert {name.split(".")[1] for name in ours if "." in name} <= {"errors", "kernel", "runtime", "spec"}
+    assert {name.split(".")[1] for name in ours if "." in name} <= {"errors", "ipc", "kernel", "runtime", "spec"}
     assert not ours & {"wherry.runtime.client", "wherry.spec.decode"}

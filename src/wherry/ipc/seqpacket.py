@@ -4,8 +4,14 @@ A message is either whole or absent, so there is no framing. A message too large
 more descriptor: a memfd holding the bytes, marked by an empty datagram.
 """
 
+from __future__ import annotations
+
 import _socket
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HEADER = _socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD
 _INLINE = 64 * 1024
@@ -50,7 +56,7 @@ def accept(listener: _socket.socket) -> _socket.socket:
     return connection
 
 
-def send(connection: _socket.socket, message: bytes, descriptors: "list[int] | tuple[int, ...]" = ()) -> None:
+def send(connection: _socket.socket, message: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send one message with descriptors, which stay open here. BlockingIOError when a non-blocking peer is slow."""
     if len(message) <= _INLINE:
         _send(connection, message, descriptors)
@@ -65,9 +71,13 @@ def send(connection: _socket.socket, message: bytes, descriptors: "list[int] | t
         os.close(memory)
 
 
-def receive(connection: _socket.socket) -> "tuple[bytes, list[int]] | None":
+def receive(connection: _socket.socket) -> tuple[bytes, list[int]] | None:
     """The next message and its descriptors (close-on-exec, the caller's to close); None when the peer has gone."""
-    data, ancillary, flags, _ = connection.recvmsg(_INLINE, _HEADER, _socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, ancillary, flags, _ = connection.recvmsg(_INLINE, _HEADER, _socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The peer went without having read all of ours. Linux says so once, ahead of what it had sent before.
+        data, ancillary, flags, _ = connection.recvmsg(_INLINE, _HEADER, _socket.MSG_CMSG_CLOEXEC)
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -90,13 +100,13 @@ def receive(connection: _socket.socket) -> "tuple[bytes, list[int]] | None":
         os.close(memory)
 
 
-def close(descriptors: "list[int] | tuple[int, ...]") -> None:
+def close(descriptors: Sequence[int]) -> None:
     """Close every descriptor."""
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-def _send(connection: _socket.socket, message: bytes, descriptors: "list[int] | tuple[int, ...]") -> None:
+def _send(connection: _socket.socket, message: bytes, descriptors: Sequence[int]) -> None:
     if not descriptors:
         connection.send(message)
         return
