@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from wherry.api import image_documents
 from wherry.api.bodies import send_written, upload
-from wherry.api.call import Call
+from wherry.api.call import Call, parse_json
 from wherry.api.connection import cancelled_when_gone
 from wherry.api.progress import ProgressStream, run_with_progress
 from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
 from wherry.engine.threads import in_own_thread
-from wherry.errors import InvalidArgument, Unimplemented
+from wherry.errors import InvalidArgument, NotFound, Unimplemented
 from wherry.images import RegistryAuth, Use
+from wherry.spec.decode import decode
+from wherry.spec.platform import Platform, host_platform, preference
 from wherry.spec.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -177,6 +179,12 @@ async def _import(call: Call) -> Answer:
 
 async def load(call: Call) -> Answer:
     """POST /images/load."""
+    platform = _wanted_platform(call)
+    if platform and preference(platform, host_platform()) != 0:
+        raise Unimplemented(
+            f"loading images for the platform {platform.normalized()} is not supported",
+            hint=f"without a platform those for {host_platform()} are loaded",
+        )
     quiet = call.query.flag("quiet", call.version >= (1, 23))
 
     async def work(progress: ProgressStream) -> None:
@@ -276,11 +284,21 @@ async def save(call: Call) -> Answer:
     names = [call.name] if call.name else call.query.all("names")
     if not names:
         raise InvalidArgument("no images named", object="names")
+    platform = _wanted_platform(call)
+    for name in names:
+        if platform and preference(platform, call.engine.images.resolve(name).platform) is None:
+            raise NotFound(f"no suitable export target found for platform {platform.normalized()}", object=name)
     answer = await send_written(call, _TAR, lambda out: call.engine.images.save(names, out))
     for name in names:
         image = call.engine.images.resolve(name)
         _emit(call, "save", image, image.id)
     return answer
+
+
+def _wanted_platform(call: Call) -> Platform | None:
+    """The `platform` parameter as API 1.48 has it."""
+    text = call.query.get("platform") if call.version >= (1, 48) else ""
+    return decode(Platform, parse_json(text.encode()), "platform") if text else None
 
 
 ROUTES = [

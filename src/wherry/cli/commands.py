@@ -36,6 +36,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "export": ("export", "[OPTIONS] CONTAINER", "Write a container's file system as a tar archive"),
     "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images"),
     "pull": ("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry"),
+    "save": ("export", "[OPTIONS] IMAGE [IMAGE...]", "Write images to a tar archive"),
     "load": ("load", "[OPTIONS]", "Load images from a tar archive or standard input"),
     "import": ("load", "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Make an image from a tar archive of a file system"),
     "tag": ("image", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image another name"),
@@ -95,6 +96,7 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
     "image import": "import",
     "image load": "load",
     "image pull": "pull",
+    "image save": "save",
     "image tag": "tag",
     "system events": "events",
     "system info": "info",
@@ -107,14 +109,14 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
 _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
 _LATER = (
-    "build builder buildx bake checkpoint commit compose config manifest node plugin push save search "
+    "build builder buildx bake checkpoint commit compose config manifest node plugin push search "
     "secret service stack swarm trust update"
 )
 NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
         "container": "commit update",
-        "image": "build push save",
+        "image": "build push",
         "network": "create rm remove connect disconnect prune",
         "volume": "update",
         "context": "export import update",

@@ -1,13 +1,15 @@
-"""`wherry export`."""
+"""`wherry export save`: archives the engine writes."""
 
 from __future__ import annotations
 
+import errno
 import posix
+import stat
 
+from wherry.cli import describe
 from wherry.cli.flags import Command, StatusError
 from wherry.cli.streams import copy_raw
 from wherry.client.engine import segment
-from wherry.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,39 +18,74 @@ if TYPE_CHECKING:
     from wherry.cli.flags import Flags
     from wherry.cli.main import Cli
 
-FLAGS = (("output", "o", "string", "", "Write to a file, instead of STDOUT"),)
+_OUTPUT = ("output", "o", "string", "", "Write to a file, instead of STDOUT")
+_TERMINAL = "cowardly refusing to save to a terminal. Use the -o flag or redirect"
 
 
 def export(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     output = flags["output"]
-    if not output and posix.isatty(1):
-        raise StatusError("cowardly refusing to save to a terminal. Use the -o flag or redirect", 1)
+    _check(output, "failed to export container")
     response = cli.engine.open("GET", f"/containers/{segment(arguments[0])}/export")
-    if output:
-        write_file(output, response.chunks())
-    else:
-        copy_raw(response.chunks(), 1)
+    _write(output, response.chunks())
     return 0
 
 
-def write_file(path: str, chunks: Iterable[bytes]) -> None:
-    """Beside the target first, so that a failure leaves what was there."""
-    directory = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+def save(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    output = flags["output"]
+    query = [("names", name) for name in arguments]
+    if flags["platform"]:
+        from wherry.cli.platform import encode
+
+        cli.engine.settle()
+        if not cli.engine.at_least("1.48"):
+            version = cli.engine.version
+            raise StatusError(
+                f'"--platform" requires API version 1.48, but the Docker daemon API version is {version}', 1
+            )
+        query.append(("platform", encode(flags["platform"])))
+    _check(output, "failed to save image")
+    response = cli.engine.open("GET", "/images/get", query)
+    _write(output, response.chunks())
+    return 0
+
+
+def _check(output: str, failure: str) -> None:
+    """Refuse what nothing can be written to before the engine is asked for anything."""
+    if not output:
+        if posix.isatty(1):
+            raise StatusError(_TERMINAL, 1)
+        return
+    directory = output.rpartition("/")[0] or ("/" if output.startswith("/") else ".")
     try:
         posix.stat(directory)
-    except FileNotFoundError:
-        raise InvalidArgument(
-            f'failed to export container: invalid output path: directory "{directory}" does not exist'
-        ) from None
-    part = f"{path}.part-{posix.getpid()}"
+        mode = posix.stat(output).st_mode
+    except OSError as error:
+        if error.filename == output and error.errno == errno.ENOENT:
+            return
+        reason = (error.strerror or "").lower()
+        raise StatusError(f"{failure}: invalid output path: stat {error.filename}: {reason}", 1) from None
+    for kind, found in ((stat.S_ISDIR, "directory"), (stat.S_ISCHR, "character device file"), (stat.S_ISBLK, "device")):
+        if kind(mode):
+            raise StatusError(f"{failure}: cannot write to a {found}", 1)
+
+
+def _write(output: str, chunks: Iterable[bytes]) -> None:
+    """To standard output; or beside the target first, so that a failure leaves what was there."""
+    if not output:
+        copy_raw(chunks, 1)
+        return
+    part = f"{output}.part-{posix.getpid()}"
     fd = posix.open(part, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
         copy_raw(chunks, fd)
         posix.close(fd)
-        posix.rename(part, path)
+        posix.rename(part, output)
     except BaseException:
         posix.unlink(part)
         raise
 
 
-COMMANDS = {"export": Command(export, FLAGS, (1, 1))}
+COMMANDS = {
+    "export": Command(export, (_OUTPUT,), (1, 1)),
+    "save": Command(save, (_OUTPUT, ("platform", "", "string", "", describe.PLATFORM)), (1, None)),
+}
