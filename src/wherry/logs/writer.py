@@ -58,7 +58,7 @@ class LoggerProcess:
             raise NotFound(error.strerror or str(error)) from error
         except OSError as error:
             if error.errno in (errno.ENOTTY, errno.EEXIST):
-                raise FailedPrecondition(error.strerror) from error
+                raise FailedPrecondition(error.strerror or str(error)) from error
             raise Internal(f"logger: {error}") from error
 
     def _answer(self, operation: str, arguments: Arguments, fds: list[int]) -> tuple[Any, list[int]]:
