@@ -47,9 +47,12 @@ def login(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     answer = cli.engine.post("/auth", (), auth) or {}
     import binascii
 
-    entry: dict[str, Any] = {"auth": binascii.b2a_base64(f"{user}:{password}".encode(), newline=False).decode()}
-    if answer.get("IdentityToken"):
-        entry = {"auth": entry["auth"].partition(":")[0], "identitytoken": answer["IdentityToken"]}
+    token = answer.get("IdentityToken")
+    # The token stands for the password, which need not be kept then.
+    secret = f"{user}:{'' if token else password}"
+    entry: dict[str, Any] = {"auth": binascii.b2a_base64(secret.encode(), newline=False).decode()}
+    if token:
+        entry["identitytoken"] = token
     document.setdefault("auths", {})[server] = entry
     save(directory, document)
     sys.stderr.write(f"\nWARNING! Your credentials are stored unencrypted in '{directory}/config.json'.\n\n")
