@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cli_process import COMMAND
 from registry_server import Server, find_program, layer
+from wherry_client import Wherry
 
 from daemon import Daemon
 from engine_client import Api, DockerCli
@@ -36,16 +36,6 @@ pytestmark = pytest.mark.root
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     return find_program(tmp_path_factory)
-
-
-class Wherry(DockerCli):
-    """Our own client, called as docker is."""
-
-    def __init__(self, host: str, config: Path) -> None:
-        launcher = config / "wherry"
-        launcher.write_text(f"#!{sys.executable} -IS\n{COMMAND[-1]}\n")
-        launcher.chmod(0o755)
-        super().__init__(str(launcher), host, config)
 
 
 @pytest.fixture(params=["docker", "wherry"])
