@@ -1,6 +1,8 @@
 import asyncio
 import os
 import select
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import wherry
 from wherry.errors import Conflict, Internal, InvalidArgument, Unavailable
 from wherry.ipc import seqpacket, server
 from wherry.ipc.client import Connection
@@ -85,6 +88,12 @@ async def joined(
     finally:
         connection.close()
         await asyncio.to_thread(helper.close)
+
+
+def dial(helper: Helper) -> Any:
+    connection = seqpacket.connect(str(helper.path))
+    connection.settimeout(10)
+    return connection
 
 
 def open_files() -> int:
@@ -212,18 +221,18 @@ def test_requests_queue_when_the_helper_is_slow(tmp_path: Path) -> None:
 def test_malformed_requests_are_refused_and_an_unused_helper_ends(tmp_path: Path) -> None:
     helper = Helper(tmp_path / "socket")
     try:
-        first = seqpacket.connect(str(helper.path))
+        first = dial(helper)
         for data in (b"{", b"[]", b"7", b'{"seq":1}', b'{"seq":1,"op":"echo","args":[1]}', b'{"seq":1,"op":{}}'):
             seqpacket.send(first, data, [0])
             answer = seqpacket.receive(first)
             assert answer is not None
             assert b"InvalidArgument" in answer[0]
         first.close()  # has asked for nothing
-        second = seqpacket.connect(str(helper.path))
+        second = dial(helper)
         seqpacket.send(second, b'{"seq":1,"op":"ping"}')
         assert seqpacket.receive(second) is not None
         second.close()
-        third = seqpacket.connect(str(helper.path))
+        third = dial(helper)
         seqpacket.send(third, b'{"seq":1,"op":"echo"}')
         assert seqpacket.receive(third) == (b'{"seq":1,"ok":{}}', [])
         assert not helper.ended.is_set()
@@ -266,3 +275,13 @@ def test_nobody_listens(tmp_path: Path) -> None:
             Connection("helper", tmp_path / "none", print, lambda: None)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("helper", ["wherry.logs.writer", "wherry.runtime.monitor_main"])
+def test_helpers_stay_small(helper: str) -> None:
+    source = str(Path(wherry.__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {source!r}); import {helper}; print(*sys.modules)"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "wherry.ipc.server" in loaded
+    assert not {"asyncio", "dataclasses", "enum", "inspect", "json", "re", "socket", "subprocess", "typing"} & {*loaded}
