@@ -201,6 +201,18 @@ def test_far_jumps() -> None:
             assert run(before, data)[0] == run(after, data)[0], number
 
 
+def test_one_place_means_what_leads_there() -> None:
+    """The same comparison after different loads, and code on arguments that two calls and architectures share."""
+    long = program(
+        *(load(0), (0x15, 2, 0, 3), (0x15, 1, 0, 5), (0x06, 0, 0, ALLOW)),
+        *(load(16), (0x15, 1, 0, 1), load(20), (0x15, 0, 1, 2), (0x06, 0, 0, DENY)),
+        *(load(0), (0x15, 0, 1, 3), (0x06, 0, 0, DENY + 1)),
+        *(load(4), (0x15, 0, 1, I386), (0x06, 0, 0, DENY + 2), (0x06, 0, 0, ALLOW)),
+    )
+    graph, root = filter_graph.read(long)
+    compare(long, filter_code.assemble(graph, root), 200)
+
+
 REFUSED = {
     "another instruction": [(0x30, 0, 0, 0), (0x06, 0, 0, ALLOW)],
     "a masked number": [load(0), (0x54, 0, 0, 0xFF), (0x15, 0, 1, 3), (0x06, 0, 0, DENY), (0x06, 0, 0, ALLOW)],
