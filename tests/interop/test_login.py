@@ -14,7 +14,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,6 +29,9 @@ from wherry.errors import WherryError
 from wherry.images import Images, RegistryAuth, RegistryConfig
 from wherry.snapshots import NativeSnapshotter
 from wherry.state import MemoryStore
+
+if TYPE_CHECKING:
+    import docker as docker_py
 
 pytestmark = pytest.mark.root
 
@@ -241,6 +244,37 @@ def test_tls(program: str, tmp_path: Path, outside: str, trusting: Daemon, docke
         assert "Login Succeeded" in docker(*login, input="pw\n").out
         docker("pull", image)
         assert docker("images", "-q", "--no-trunc").out.strip() == id
+    finally:
+        server.stop()
+
+
+def test_tls_without_verification(program: str, tmp_path: Path, docker: DockerCli, api: Api, name: str) -> None:
+    """Loopback registries need no certificate; but credentials sent over TLS are not sent again without (dockerd does)."""
+    id = publish(program, tmp_path, name)
+    server = Server(program, tmp_path, protected=True, tls=make_certificate(tmp_path, "127.0.0.1"))
+    login = ("login", "-u", "joe", "--password-stdin", server.address)
+    try:
+        refused = docker(*login, input="bad\n", code=1)
+        assert f"login attempt to https://{server.address}/v2/ failed with status: 401 Unauthorized" in refused.err
+        docker(*login, input="pw\n")
+        assert pulled(docker, api, f"{server.address}/{name}:1") == id
+    finally:
+        server.stop()
+
+
+def test_docker_py(program: str, tmp_path: Path, sdk: "docker_py.DockerClient", name: str) -> None:
+    from docker.errors import APIError
+
+    id = publish(program, tmp_path, name)
+    server = Server(program, tmp_path, protected=True)
+    image = f"{server.address}/{name}"
+    try:
+        with pytest.raises(APIError, match="failed with status: 401 Unauthorized"):
+            sdk.login("joe", "bad", registry=server.address, dockercfg_path=str(tmp_path / "none"))
+        answer = sdk.login("joe", "pw", registry=server.address, dockercfg_path=str(tmp_path / "none"))
+        assert answer == {"IdentityToken": "", "Status": "Login Succeeded"}
+        assert sdk.images.pull(image, tag="1").id == id
+        sdk.images.remove(f"{image}:1")
     finally:
         server.stop()
 
