@@ -249,7 +249,7 @@ def test_tls(program: str, tmp_path: Path, outside: str, trusting: Daemon, docke
 
 
 def test_tls_without_verification(program: str, tmp_path: Path, docker: DockerCli, api: Api, name: str) -> None:
-    """Loopback registries need no certificate; but credentials sent over TLS are not sent again without (dockerd does)."""
+    """Loopback needs no certificate; but what went over TLS is not sent again in the clear, as dockerd does."""
     id = publish(program, tmp_path, name)
     server = Server(program, tmp_path, protected=True, tls=make_certificate(tmp_path, "127.0.0.1"))
     login = ("login", "-u", "joe", "--password-stdin", server.address)
