@@ -9,10 +9,10 @@ Messages as wherry.ipc says:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal imports enum
 import _socket
 import errno
 import gc
-import signal
 
 from wherry.errors import FailedPrecondition, Internal, NotFound, Unimplemented
 from wherry.ipc import background, seqpacket
@@ -136,8 +136,8 @@ def main(exec_root: str) -> int:
 
 
 def _serve(path: str, ready: Callable[[], None]) -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
     process = LoggerProcess(seqpacket.listen(path))
     gc.collect()
     gc.freeze()
