@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, {SOURCE!r})
 import wherry.runtime.cli
 from wherry.runtime.cli import commands, create, execute, flags, foreground
-from wherry.kernel import libseccomp, seccomp
+from wherry.kernel import filter_code, libseccomp, seccomp
 from wherry.kernel.cgroups import v1, v2
 print(*sys.modules)
 """
