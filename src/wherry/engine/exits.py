@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wherry.engine import launch, removal, shared_memory
+from wherry.engine import launch, removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.parts import Exit
@@ -124,12 +124,7 @@ def _release(core: Core, container: Container) -> None:
 
 
 def _release_blocking(core: Core, container: Container) -> None:
-    core.parts.networks.disconnect(container.id)
-    for mount in container.definition.mounts:
-        if mount.type == "volume":
-            core.parts.volumes.release(mount.name, container.id)
-    if container.definition.host.ipc_mode == "shareable":
-        shared_memory.remove(core.config, container.id)
+    launch.give_back(core, container)
     _remove_bundle(str(core.bundle(container.id)))
 
 

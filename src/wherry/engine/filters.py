@@ -125,13 +125,7 @@ def _publish(core: Core, values: Sequence[str]) -> Test:
 
 
 def _health(core: Core, values: Sequence[str]) -> Test:
-    for value in values:
-        if value not in _HEALTH:
-            raise InvalidArgument(
-                f"invalid filter 'health={value}': invalid value for health ({value}): must be one of "
-                + ", ".join(_HEALTH),
-                object=value,
-            )
+    _check("health", "health", values, _HEALTH)
     return lambda container: "none" in values
 
 
@@ -180,14 +174,18 @@ def _network(core: Core, values: Sequence[str]) -> Test:
 
 
 def _status(core: Core, values: Sequence[str]) -> Test:
+    _check("status", "state", values, _STATUSES)
+    return lambda container: container.state.shown_status in values
+
+
+def _check(filter: str, name: str, values: Sequence[str], allowed: Sequence[str]) -> None:
     for value in values:
-        if value not in _STATUSES:
+        if value not in allowed:
             raise InvalidArgument(
-                f"invalid filter 'status={value}': invalid value for state ({value}): must be one of "
-                + ", ".join(_STATUSES),
+                f"invalid filter '{filter}={value}': invalid value for {name} ({value}): must be one of "
+                + ", ".join(allowed),
                 object=value,
             )
-    return lambda container: container.state.shown_status in values
 
 
 def _volume(core: Core, values: Sequence[str]) -> Test:

@@ -346,12 +346,7 @@ async def clean_up(core: Core, container: Container) -> None:
 
 
 def _clean_up_blocking(core: Core, container: Container) -> None:
-    core.parts.networks.disconnect(container.id)
-    for mount in container.definition.mounts:
-        if mount.type == "volume":
-            core.parts.volumes.release(mount.name, container.id)
-    if container.definition.host.ipc_mode == "shareable":
-        shared_memory.remove(core.config, container.id)
+    give_back(core, container)
     container.endpoint = None
     shutil.rmtree(core.bundle(container.id), ignore_errors=True)
 
@@ -376,3 +371,13 @@ def _worded(error: Exception) -> Exception:
     if isinstance(error, OSError):
         return Internal(f"starting the container failed: {error}")
     return error
+
+
+def give_back(core: Core, container: Container) -> None:
+    """In a thread: what a container has only while it runs. What it does not have is no error."""
+    core.parts.networks.disconnect(container.id)
+    for mount in container.definition.mounts:
+        if mount.type == "volume":
+            core.parts.volumes.release(mount.name, container.id)
+    if container.definition.host.ipc_mode == "shareable":
+        shared_memory.remove(core.config, container.id)
