@@ -14,6 +14,7 @@ from benchmarks.peer import Engine, available, processes, pss
 
 IMAGE = "wherry-bench:latest"
 LABEL = "wherry.bench"
+_REST_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def paired(sides: list[Side], runs: int, step: Callable[[Side], None]) -> list[f
             step(side)
             if run >= 2:
                 times[index].append(time.perf_counter() - start)
+            # What a step leaves to the kernel's workers (namespaces, mounts, cgroups) must not meet the other side's.
+            time.sleep(_REST_SECONDS)
     return [median(series) for series in times]
 
 

@@ -75,7 +75,9 @@ def check_pids_limit() -> None:
 
 def check_device_rules() -> None:
     """On ttyS0, which needs no capability to be opened."""
-    script = "mknod /serial c 4 64; true </serial && echo read; true >/serial && echo written; head -c 2 /dev/zero | wc -c"
+    script = (
+        "mknod /serial c 4 64; true </serial && echo read; true >/serial && echo written; head -c 2 /dev/zero | wc -c"
+    )
     rule = {"allow": True, "type": "c", "major": 4, "minor": 64}
     for access, expected in (("", ["2"]), ("r", ["read", "2"]), ("rw", ["read", "written", "2"])):
         rules = [{"allow": False, "access": "rwm"}, *([{**rule, "access": access}] if access else [])]

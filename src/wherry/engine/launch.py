@@ -276,7 +276,9 @@ def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
             core.parts.volumes.acquire(mount.name, container.id)
     namespaces = dict(inputs.namespaces)
     mode = definition.host.network_mode
-    if mode != "host" and not mode.startswith("container:"):
+    if mode == "none":
+        namespaces["network"] = ""  # a new one
+    elif mode != "host" and not mode.startswith("container:"):
         namespaces["network"] = str(core.config.exec_root / "netns" / container.id)
     if definition.host.ipc_mode == "shareable":
         shared_memory.make(core.config, container.id, definition.host.shm_size or core.config.default_shm_size)

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from wherry.network import documents, ports, sandbox
 from wherry.network.config import NetworkConfig
 from wherry.network.default_bridge import DefaultBridge
 from wherry.network.endpoint import Endpoint, EndpointRequest
-from wherry.network.pool import WarmPool
 from wherry.state import Put, Store
 
 _DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -55,7 +53,6 @@ class Networks:
         self._endpoints: dict[str, Endpoint | None] = {}
         self._lock = Lock()
         self._default: DefaultBridge | None = None
-        self._isolated: WarmPool[Path] | None = None
 
     def start(self, live: Collection[Endpoint]) -> None:
         """Make or adopt bridge and table; drop what belongs to no endpoint in `live`, restore what those lack."""
@@ -66,7 +63,6 @@ class Networks:
                 sandbox.delete(self._directory / name)
         bridged = [endpoint for endpoint in live if endpoint.driver == "bridge"]
         self._default = DefaultBridge(self._config, self._directory, self._store, bridged)
-        self._isolated = WarmPool(self._prepare_isolated, sandbox.delete, self._config.warm, eager=False)
         self._endpoints = {endpoint.sandbox: endpoint for endpoint in live}
 
     def close(self) -> None:
@@ -75,8 +71,6 @@ class Networks:
             return
         with self._lock:
             used = any(endpoint is None or endpoint.netns for endpoint in self._endpoints.values())
-        if self._isolated is not None:
-            self._isolated.close()
         self._default.close(remove=not used)
         self._default = None
         if not used:
@@ -121,8 +115,6 @@ class Networks:
             del self._endpoints[sandbox]
         if endpoint.driver == "bridge":
             self._bridge().disconnect(endpoint)
-        elif endpoint.netns is not None:
-            netns.delete(str(endpoint.netns))
 
     def endpoint(self, sandbox: str) -> Endpoint | None:
         """Where the sandbox is connected."""
@@ -149,7 +141,8 @@ class Networks:
         path = self._directory / name
         draft = Endpoint(
             sandbox=name,
-            netns=None if network.driver == "host" else path,
+            # "none": the runtime makes a namespace with nothing but a loopback interface by itself, and faster.
+            netns=path if network.driver == "bridge" else None,
             network=network.name,
             network_id=network.id,
             driver=network.driver,
@@ -161,15 +154,7 @@ class Networks:
             netns.delete(str(path))
         if network.driver == "bridge":
             return self._bridge().connect(path, draft, request)
-        if network.driver == "null":
-            ready = self._isolated.take() if self._isolated is not None else None
-            netns.move(str(ready or self._prepare_isolated()), str(path))
         return draft
-
-    def _prepare_isolated(self) -> Path:
-        path = self._directory / os.urandom(5).hex()
-        sandbox.create_isolated(path)
-        return path
 
     def _document(self, network: _Network, names: Mapping[str, str]) -> dict[str, Any]:
         with self._lock:

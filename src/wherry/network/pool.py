@@ -17,15 +17,15 @@ _PAUSE = 0.005
 
 
 class WarmPool(Generic[T]):
-    """Keeps `size` sandboxes ready, made by a thread of its own; unless `eager`, from the first one taken on."""
+    """Keeps `size` sandboxes ready, made by a thread of its own."""
 
-    def __init__(self, make: Callable[[], T], discard: Callable[[T], None], size: int, *, eager: bool = True) -> None:
+    def __init__(self, make: Callable[[], T], discard: Callable[[T], None], size: int) -> None:
         self._make = make
         self._discard = discard
         self._size = size
         self._ready: deque[T] = deque()
-        # No more are made: for the moment nobody wants them, or they cannot be made.
-        self._resting = not eager
+        # No more are made: the last attempt failed.
+        self._resting = False
         self._closed = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="network-pool", daemon=True)

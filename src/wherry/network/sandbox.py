@@ -34,16 +34,6 @@ def is_host_interface(name: str) -> bool:
     return name.startswith(_PREFIX) and len(name) == len(_PREFIX) + 10
 
 
-def create_isolated(path: Path) -> None:
-    """A sandbox with nothing but the loopback interface."""
-
-    def raise_loopback() -> None:
-        with Netlink() as inside:
-            inside.request(set_link("lo", up=True))
-
-    netns.create(str(path), raise_loopback)
-
-
 def prepare(directory: Path, host: Netlink, bridge: Bridge, *, icc: bool) -> Prepared:
     """A sandbox in a new file of `directory`, on the bridge, both ends up. When anything fails, nothing is left."""
     key = os.urandom(5).hex()
