@@ -44,7 +44,7 @@ def test_contract_on_v2(machine: VirtualMachine) -> None:
 
 def test_containers_on_v2(machine: VirtualMachine) -> None:
     files = {
-        **sources("kernel", "spec", "runtime"),
+        **sources("kernel", "spec", "ipc", "runtime"),
         "/suite/containers.py": Path(__file__).with_name("v2_containers.py"),
     }
     files["/busybox.tar"] = busybox_tar()
