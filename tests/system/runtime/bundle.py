@@ -61,6 +61,10 @@ def config(*args: str, **process: Any) -> dict[str, Any]:
     }
 
 
+# Of this process: test processes that run at once must not remove it under each other.
+CGROUPS = f"/wherry-test-{os.getpid()}"
+
+
 class Box:
     """A runtime of its own with a busybox root file system; containers are driven in this process."""
 
@@ -74,7 +78,7 @@ class Box:
         self.made: list[str] = []
 
     def write(self, document: dict[str, Any], identifier: str) -> None:
-        document["linux"].setdefault("cgroupsPath", f"/wherry-test/{identifier}")
+        document["linux"].setdefault("cgroupsPath", f"{CGROUPS}/{identifier}")
         (self.path / "bundle" / "config.json").write_text(fastjson.dumps(document))
 
     def new_id(self) -> str:

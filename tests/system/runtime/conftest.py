@@ -7,7 +7,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bundle import Box
+from bundle import CGROUPS, Box
+
+from wherry.kernel.cgroups import cgroup
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cgroups() -> Iterator[None]:
+    yield
+    if os.geteuid() == 0:
+        cgroup(CGROUPS).delete()
 
 
 @pytest.fixture
