@@ -47,7 +47,6 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
             await _close_log(core, container.id)
         endpoint: Endpoint | None = container.endpoint
         container.endpoint = None
-        _release(core, container)
         code = exit.status if exit.status >= 0 else 255
         restart = not core.closing and wants_restart(container, code)
         container.set_state(
@@ -69,6 +68,8 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
         if not run.ended.done():
             run.ended.set_result(container.outcome())
         container.wake("not-running", "next-exit")
+        # Last: until here a thread would only have held up those who wait.
+        _release(core, container)
         await forget(core, container)
         if removing:
             removal.remove_locked(core, container, volumes=True)
