@@ -301,8 +301,8 @@ def layers(draw: st.DrawFn) -> Layer:
         else:
             files.add(name)
             layer.append((name, draw(st.binary(min_size=1, max_size=3))))
-    whole = tuple(f"{name}/" for name, _ in layer if name.startswith("-"))
-    return [entry for entry in layer if not (entry[0][0] in "-!" and f"-{entry[0][1:]}".startswith(whole))]
+    whole = tuple(f"{name[1:]}/" for name, _ in layer if name[0] in "-!")
+    return [entry for entry in layer if not (entry[0][0] in "-!" and entry[0][1:].startswith(whole))]
 
 
 def model(below: Tree, layer: Layer) -> Tree:
