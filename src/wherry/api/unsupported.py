@@ -77,6 +77,7 @@ async def _no_build_cache(call: Call) -> Answer:
 
 
 async def _no_networks_to_prune(call: Call) -> Answer:
+    call.query.filters()  # refused when malformed; there is nothing that they could select
     return reply_json({"NetworksDeleted": None})
 
 

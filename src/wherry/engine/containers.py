@@ -162,10 +162,6 @@ class Containers:
         """Whether its stream is raw (True) or in frames."""
         return self._find(id).definition.config.tty
 
-    def opens_stdin(self, id: str) -> bool:
-        """Whether it was made with OpenStdin."""
-        return self._find(id).definition.config.open_stdin
-
     async def attach(self, id: str, *, stdin: bool, stdout: bool, stderr: bool) -> socket.socket:
         """A stream socket to its standard streams, before or after start: reads give frames (raw with a tty),
         EOF at the end; writes are stdin, shutdown(SHUT_WR) its end. The caller owns it."""

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from wherry.spec.decode import decode, document, json_keys, key
@@ -24,13 +23,6 @@ def rfc3339(ns: int) -> str:
     seconds, rest = divmod(ns, 1_000_000_000)
     base = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{base}.{rest:09d}".rstrip("0").rstrip(".") + "Z"
-
-
-def parse_rfc3339(text: str) -> int:
-    """The inverse; fractions beyond nanoseconds are cut."""
-    base, dot, fraction = text.rstrip("Z").partition(".")
-    seconds = int(datetime.strptime(base, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp())
-    return seconds * 1_000_000_000 + (int(fraction[:9].ljust(9, "0")) if dot else 0)
 
 
 @document("pascal")

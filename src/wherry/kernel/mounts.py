@@ -59,9 +59,7 @@ _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_SET_BINARY = 2
-_FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
-_FSCONFIG_CMD_RECONFIGURE = 7
 
 
 class _MountAttr(ctypes.Structure):
@@ -104,19 +102,9 @@ def fsconfig_flag(context: int, key: str) -> None:
     _fsconfig(context, _FSCONFIG_SET_FLAG, key, None, 0)
 
 
-def fsconfig_fd(context: int, key: str, fd: int) -> None:
-    """Set a parameter to what a descriptor holds (overlay's lowerdir+, upperdir, workdir since Linux 6.13)."""
-    _fsconfig(context, _FSCONFIG_SET_FD, key, None, fd)
-
-
 def fsconfig_create(context: int) -> None:
     """Make the superblock."""
     _fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0)
-
-
-def fsconfig_reconfigure(context: int) -> None:
-    """Apply changed parameters to an existing superblock (after `fspick`)."""
-    _fsconfig(context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0)
 
 
 def _fsconfig(context: int, command: int, key: str | None, value: bytes | None, aux: int) -> None:
@@ -142,11 +130,6 @@ def fs_messages(context: int) -> str:
 def fsmount(context: int, attributes: int = 0) -> int:
     """A detached mount (close-on-exec O_PATH-like descriptor) of a created context. `attributes`: MOUNT_ATTR_*."""
     return syscall(syscalls.NR_FSMOUNT, "fsmount", None, context, _FSMOUNT_CLOEXEC, attributes)
-
-
-def fspick(directory: int, path: Path, flags: int = 0x1 | 0x8) -> int:
-    """A context to reconfigure the superblock mounted at `path` (default flags: CLOEXEC, EMPTY_PATH)."""
-    return syscall(syscalls.NR_FSPICK, "fspick", path, directory, os.fsencode(path), flags)
 
 
 def open_tree(

@@ -8,22 +8,21 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
-from typing import Generic, TypeVar
 
-T = TypeVar("T")
+from wherry.network.sandbox import Prepared
 
 _log = logging.getLogger(__name__)
 _PAUSE = 0.005
 
 
-class WarmPool(Generic[T]):
+class WarmPool:
     """Keeps `size` sandboxes ready, made by a thread of its own."""
 
-    def __init__(self, make: Callable[[], T], discard: Callable[[T], None], size: int) -> None:
+    def __init__(self, make: Callable[[], Prepared], discard: Callable[[Prepared], None], size: int) -> None:
         self._make = make
         self._discard = discard
         self._size = size
-        self._ready: deque[T] = deque()
+        self._ready: deque[Prepared] = deque()
         # No more are made: the last attempt failed.
         self._resting = False
         self._closed = False
@@ -32,7 +31,7 @@ class WarmPool(Generic[T]):
         if size:
             self._thread.start()
 
-    def take(self) -> T | None:
+    def take(self) -> Prepared | None:
         """A sandbox for the caller to keep, oldest first, or None when none is ready; never waits."""
         with self._changed:
             # After a failure the thread rests until somebody is in need: his own attempt will tell him what is wrong.
