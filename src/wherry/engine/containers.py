@@ -11,6 +11,7 @@ from wherry.engine import creation, files, lifecycle, stats
 from wherry.engine.container import Container, WaitResult
 from wherry.engine.core import Core
 from wherry.engine.creation import Created
+from wherry.engine.disk_usage import container_sizes
 from wherry.engine.execs import Execs
 from wherry.engine.files import PathStat
 from wherry.engine.filters import Filters, select
@@ -103,7 +104,7 @@ class Containers:
         container = self._find(id)
         document = inspect(self._core, container, self._execs.of(container))
         if size:
-            written = (await self._sizes([container])).get(container.id, 0)
+            written = (await container_sizes(self._core, [container])).get(container.id, 0)
             document["SizeRw"], document["SizeRootFs"] = written, written + container.definition.image_size
         return document
 
@@ -126,12 +127,7 @@ class Containers:
         found = select(self._core, filters or {}, all=all or limit > 0)
         if limit > 0:
             found = found[:limit]
-        return write_summaries(self._core, found, await self._sizes(found) if size else None)
-
-    async def _sizes(self, containers: builtins.list[Container]) -> dict[str, int]:
-        usage = self._core.parts.snapshots.usage
-        ids = [container.id for container in containers]
-        return await asyncio.to_thread(lambda: {id: usage(id) for id in ids})
+        return write_summaries(self._core, found, await container_sizes(self._core, found) if size else None)
 
     async def top(self, id: str, ps_args: str = "-ef") -> dict[str, Any]:
         """{"Titles": [...], "Processes": [[...]]}; Conflict when it is not running."""

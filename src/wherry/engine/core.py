@@ -11,6 +11,7 @@ from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container
 from wherry.engine.events import Events
 from wherry.engine.index import Index
+from wherry.engine.ledger import Ledger
 from wherry.engine.parts import Parts
 from wherry.engine.records import definition_key, dump, state_key
 from wherry.engine.users import Accounts
@@ -30,6 +31,7 @@ class Core:
         self.store = parts.store
         self.index = Index()
         self.events = Events()
+        self.ledger = Ledger()
         self.closing = False
         # Until everything found at the start has been dealt with, nothing is started anew.
         self.serving = False

@@ -10,6 +10,7 @@ from wherry.engine.backends import Backends
 from wherry.engine.config import DaemonConfig
 from wherry.engine.containers import Containers
 from wherry.engine.core import Core
+from wherry.engine.disk_usage import disk_usage
 from wherry.engine.events import Events
 from wherry.engine.execs import Execs
 from wherry.engine.parts import Exit, Parts
@@ -79,7 +80,7 @@ class Engine:
 
     async def disk_usage(self) -> dict[str, Any]:
         """Docker's system df document."""
-        return await system.disk_usage(self._core, await self.containers.list(all=True, size=True))
+        return await disk_usage(self._core, await self.containers.list(all=True, size=True))
 
     async def settle(self) -> None:
         """Wait until nothing is left to do in the background."""

@@ -124,6 +124,7 @@ async def put(core: Core, container: Container, path: str, tar: BinaryIO, *, no_
         if container.id not in core.index:
             raise NotFound(f"No such container: {container.id}", object=container.id)
         await in_own_thread(_put, core, container, path, tar, no_overwrite, as_user)
+        core.ledger.forget(container.id)
         if not container.state.changed:
             container.set_state(changed=True)
             core.save_state(container)

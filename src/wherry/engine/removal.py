@@ -28,6 +28,7 @@ def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
     )
     container.set_state(status="removing")
     core.index.remove(container)
+    core.ledger.forget(container.id)
     core.emit(container, "destroy")
     container.wake("not-running", "next-exit", "removed")
     task = core.spawn(_dispose(core, container, anonymous), f"the disposal of {container.id[:12]}")

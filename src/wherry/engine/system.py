@@ -1,4 +1,4 @@
-"""The daemon about itself: version, info, disk usage."""
+"""The daemon about itself: version and info."""
 
 import asyncio
 import os
@@ -12,7 +12,6 @@ from typing import Any
 
 import wherry
 from wherry.engine.core import Core
-from wherry.images.image import unix_seconds
 from wherry.kernel.cgroups import layout
 from wherry.spec.platform import host_platform
 
@@ -178,54 +177,3 @@ def _read(path: str) -> str:
         return Path(path).read_text(errors="replace")
     except OSError:
         return ""
-
-
-async def disk_usage(core: Core, containers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Docker's system df document."""
-    return await asyncio.to_thread(_disk_usage, core, containers)
-
-
-def _disk_usage(core: Core, containers: list[dict[str, Any]]) -> dict[str, Any]:
-    images = core.parts.images.list(all=True)
-    users: dict[str, int] = {}
-    layers: dict[str, int] = {}
-    for container in containers:
-        users[container["ImageID"]] = users.get(container["ImageID"], 0) + 1
-    for image in images:
-        for chain in image.layers:
-            layers.setdefault(chain, core.parts.snapshots.layer_size(chain))
-    shared = {chain for chain in layers if sum(chain in image.layers for image in images) > 1}
-    return {
-        "LayersSize": sum(layers.values()),
-        "Images": [
-            {
-                "Id": image.id,
-                "ParentId": image.parent or "",
-                "RepoTags": list(image.references),
-                "RepoDigests": list(image.digests),
-                "Created": unix_seconds(image.created),
-                "Size": image.size,
-                "SharedSize": sum(layers[chain] for chain in image.layers if chain in shared),
-                "Labels": dict(image.config.config.labels) or None,
-                "Containers": users.get(image.id, 0),
-            }
-            for image in images
-        ],
-        "Containers": containers,
-        "Volumes": [_volume(core, volume, containers) for volume in core.parts.volumes.list()],
-        "BuildCache": [],
-    }
-
-
-def _volume(core: Core, volume: Any, containers: list[dict[str, Any]]) -> dict[str, Any]:
-    references = sum(any(mount.get("Name") == volume.name for mount in container["Mounts"]) for container in containers)
-    return {
-        "CreatedAt": volume.created,
-        "Driver": volume.driver,
-        "Labels": dict(volume.labels) if volume.labels else None,
-        "Mountpoint": str(volume.mountpoint),
-        "Name": volume.name,
-        "Options": dict(volume.options) if volume.options else None,
-        "Scope": "local",
-        "UsageData": {"RefCount": references, "Size": core.parts.volumes.size(volume.name)},
-    }
