@@ -4,8 +4,9 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -25,7 +26,7 @@ from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest, Publ
 from wherry.network.forwarding import open_forwarding, warn_of_firewalls
 from wherry.network.ipam import AddressPool, mac_of
 from wherry.network.pool import WarmPool
-from wherry.network.ports import Ports, check
+from wherry.network.ports import Ports, check, without
 from wherry.network.sandbox import Prepared
 from wherry.state import Put, Store
 
@@ -106,6 +107,37 @@ class DefaultBridge:
             sandbox.delete(endpoint.netns)
         self._drain.add(endpoint.host_ifname, partial(self._addresses.release, IPv4Address(endpoint.ipv4)))
 
+    def change_ports(self, endpoint: Endpoint, requests: Sequence[PortRequest], *, try_only: bool = False) -> Endpoint:
+        """Publish other ports while the container runs: those that stay are not touched, the table changes at once.
+
+        Conflict: one is taken; then nothing has changed. `try_only`: only find that out.
+        """
+        ports = self._taking(endpoint, lambda: self._ports.change(endpoint.ports, requests, endpoint.ipv4))
+        taken = without(ports, endpoint.ports)
+        if try_only:
+            self._ports.release(taken)
+            return endpoint
+        changed = replace(endpoint, ports=ports)
+        new = replace(endpoint, ports=tuple(port for port in ports if port not in endpoint.ports))
+        gone = replace(endpoint, ports=tuple(port for port in endpoint.ports if port not in ports))
+        with self._table_lock:
+            self._published[endpoint.sandbox] = changed
+            try:
+                self._change_table(rules.withdraw(self._config.table, gone) + rules.publish(self._config.table, new))
+            except BaseException:
+                self._published[endpoint.sandbox] = endpoint
+                self._ports.release(taken)
+                raise
+            if not ports:
+                del self._published[endpoint.sandbox]
+        self._ports.release(without(endpoint.ports, ports))
+        if any(port.proto == "udp" for port in gone.ports):
+            self._conntrack.forget_server(endpoint.ipv4)
+        for port in new.ports:
+            if port.proto == "udp":
+                self._conntrack.forget_port(_UDP, port.host_port)
+        return changed
+
     def wait_drained(self, timeout: float) -> bool:
         """Wait until the interfaces of everything disconnected are gone."""
         return self._drain.wait_empty(timeout)
@@ -134,8 +166,11 @@ class DefaultBridge:
         return sandbox.prepare(self._directory, self._host, self.bridge, icc=self._config.icc)
 
     def _reserve(self, request: EndpointRequest, draft: Endpoint, address: str) -> tuple[PublishedPort, ...]:
+        return self._taking(draft, lambda: self._ports.reserve(request.ports, address))
+
+    def _taking(self, draft: Endpoint, take: Callable[[], tuple[PublishedPort, ...]]) -> tuple[PublishedPort, ...]:
         try:
-            return self._ports.reserve(request.ports, address)
+            return take()
         except WherryError as error:
             error.message = (
                 "failed to set up container networking: driver failed programming external connectivity on endpoint "

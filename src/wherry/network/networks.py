@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from wherry.kernel import netns
 from wherry.network import documents, ports, sandbox
 from wherry.network.config import NetworkConfig
 from wherry.network.default_bridge import DefaultBridge
-from wherry.network.endpoint import Endpoint, EndpointRequest
+from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest
 from wherry.state import Put, Store
 
 _DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -115,6 +115,23 @@ class Networks:
             del self._endpoints[sandbox]
         if endpoint.driver == "bridge":
             self._bridge().disconnect(endpoint)
+
+    def change_ports(self, sandbox: str, requests: Sequence[PortRequest], *, try_only: bool = False) -> Endpoint:
+        """Publish exactly these ports of a connected sandbox, while it runs; its endpoint as it is now.
+
+        Ports that stay are not touched. Conflict: one is taken, and nothing has changed. `try_only`: only find out.
+        """
+        endpoint = self.endpoint(sandbox)
+        if endpoint is None:
+            raise NotFound(f"{sandbox} is not connected", object=sandbox)
+        if endpoint.driver != "bridge":
+            return endpoint
+        for request in requests:
+            ports.check(request)
+        changed = self._bridge().change_ports(endpoint, requests, try_only=try_only)
+        with self._lock:
+            self._endpoints[sandbox] = changed
+        return changed
 
     def endpoint(self, sandbox: str) -> Endpoint | None:
         """Where the sandbox is connected."""

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from threading import Lock
 
@@ -63,6 +64,24 @@ class Ports:
                     self._held.pop((port.proto, port.host_port), None)
             if held is not None:
                 held.close()
+
+    def change(
+        self, published: Sequence[PublishedPort], requests: Iterable[PortRequest], container_ip: str
+    ) -> tuple[PublishedPort, ...]:
+        """What `requests` get when `published` is there already: a port of the host that fits a request stays taken,
+        the others are reserved (all or none). Give `release` the difference.
+        """
+        left = list(published)
+        found: list[PublishedPort | PortRequest] = []
+        for request in requests:
+            same = next((port for port in left if _fits(port, request, self._default_bind)), None)
+            if same is None:
+                found.append(request)
+            else:
+                left.remove(same)
+                found.append(replace(same, container_port=request.container_port))
+        taken = iter(self.reserve([one for one in found if isinstance(one, PortRequest)], container_ip))
+        return tuple(next(taken) if isinstance(one, PortRequest) else one for one in found)
 
     def close(self) -> None:
         """Let go of every socket."""
@@ -131,6 +150,22 @@ def check(request: PortRequest, default_bind: str = _ANY) -> str:
         return socket.inet_ntoa(socket.inet_pton(socket.AF_INET, host_ip))
     except OSError:
         raise InvalidArgument(f"invalid IP address: {host_ip}", object=host_ip) from None
+
+
+def _fits(port: PublishedPort, request: PortRequest, default_bind: str) -> bool:
+    """Whether a port of the host is what a request asks for. Any will do: then it must lead where it led."""
+    if port.proto != request.proto or port.host_ip != check(request, default_bind):
+        return False
+    start = request.host_port_start
+    if not start:
+        return port.container_port == request.container_port
+    return start <= port.host_port <= max(start, request.host_port_end)
+
+
+def without(ports: Iterable[PublishedPort], others: Iterable[PublishedPort]) -> tuple[PublishedPort, ...]:
+    """Those of `ports` whose port of the host is none of `others`'."""
+    held = {(port.proto, port.host_ip, port.host_port) for port in others}
+    return tuple(port for port in ports if (port.proto, port.host_ip, port.host_port) not in held)
 
 
 def _range(request: PortRequest) -> str:

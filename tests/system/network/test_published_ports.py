@@ -56,6 +56,34 @@ def test_everyone_reaches_a_port_published_to_all_addresses(world: World, bridge
     assert world.host.misses("127.0.0.1", 8080)
 
 
+def test_ports_change_under_open_connections(world: World) -> None:
+    networks = world.networks()
+    world.connect(networks, "other", PortRequest(80, host_port_start=8090))
+    before, web = world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    with web.serve(80) as server, web.serve(81) as second, world.neighbour.connect(HOST, 8080) as lasting:
+        accepted, _ = server.accept()
+        rules_before = world.ruleset()
+        with pytest.raises(Conflict):
+            world.host.do(lambda: networks.change_ports("web", [PortRequest(80, host_port_start=8090)]))
+        assert networks.endpoint("web") == before
+        assert world.ruleset() == rules_before
+        after = world.host.do(
+            lambda: networks.change_ports(
+                "web", [PortRequest(81, host_port_start=8080), PortRequest(80, host_port_start=8081)]
+            )
+        )
+        assert [(port.host_port, port.container_port) for port in after.ports] == [(8080, 81), (8081, 80)]
+        exchange(world.neighbour.connect(HOST, 8080), second)
+        exchange(world.neighbour.connect(HOST, 8081), server)
+        with accepted:
+            accepted.sendall(b"still")
+            assert lasting.recv(5) == b"still"
+        assert world.host.do(lambda: networks.change_ports("web", [])).ports == ()
+        assert world.neighbour.misses(HOST, 8080)
+    networks.disconnect("web")
+    assert "8080" not in world.ruleset()
+
+
 def test_a_port_published_to_one_address_is_there_only(world: World) -> None:
     networks = world.networks()
     local = PortRequest(80, host_ip="127.0.0.1", host_port_start=8080)

@@ -5,7 +5,7 @@ import pytest
 
 from wherry.errors import Conflict, InvalidArgument, Unimplemented
 from wherry.network.endpoint import PortRequest, PublishedPort
-from wherry.network.ports import Ports
+from wherry.network.ports import Ports, without
 
 
 @pytest.fixture
@@ -133,3 +133,23 @@ def test_a_lost_port_is_adopted_nevertheless(ports: Ports) -> None:
 def test_bad_requests(ports: Ports, request_: PortRequest, error: type[Exception]) -> None:
     with pytest.raises(error):
         ports.reserve([request_], "10.0.0.2")
+
+
+def test_changing_keeps_what_fits_and_takes_the_rest_or_nothing(ports: Ports) -> None:
+    one, two, busy = free_port(), free_port(), free_port()
+    ports.reserve([ask(busy)], "10.0.0.9")
+    before = ports.reserve([ask(one), PortRequest(81, "tcp", "127.0.0.1")], "10.0.0.2")
+    with pytest.raises(Conflict):
+        ports.change(before, [ask(two), ask(busy)], "10.0.0.2")
+    serve(two, 0)
+    # The same port of the host to another of the container; any port of the host where there is one already.
+    wanted = [PortRequest(8080, "tcp", "127.0.0.1", one), ask(two), PortRequest(81, "tcp", "127.0.0.1")]
+    after = ports.change(before, wanted, "10.0.0.2")
+    assert after == (
+        PublishedPort(8080, "tcp", "127.0.0.1", one),
+        PublishedPort(80, "tcp", "127.0.0.1", two),
+        before[1],
+    )
+    assert without(after, before) == (after[1],)
+    with pytest.raises(OSError, match="Address already in use"):
+        serve(one, 0)
