@@ -2,7 +2,8 @@
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote_plus
 
 from aiohttp.web_request import BaseRequest
@@ -21,6 +22,22 @@ JSON_LIMIT = 8 << 20
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+class SocketKeeper(Protocol):
+    """Makes further listening sockets that may do less. Documents are those of `wherry.api.scope.Scope`."""
+
+    async def create(self, document: Any) -> dict[str, Any]:
+        """Open one; Conflict when the name is taken, InvalidArgument for what it cannot be."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """All."""
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """One; NotFound."""
+
+    async def remove(self, name: str) -> None:
+        """Close it and end its connections; NotFound."""
 
 
 class TooLarge(WherryError):
@@ -83,6 +100,12 @@ class Query:
             raise InvalidArgument(f'invalid value for "{name}": "{value}" is not a Unix time', object=name)
         return float(value)
 
+    def without(self, *names: str) -> "Query":
+        """The same without these parameters."""
+        query = Query("")
+        query._values = {name: values for name, values in self._values.items() if name not in names}
+        return query
+
     def filters(self) -> dict[str, list[str]]:
         """The `filters` parameter, in its new form {"name": ["value"]} or its old one {"name": {"value": true}}."""
         text = self.get("filters")
@@ -108,14 +131,26 @@ def _filter_values(values: Any) -> list[str]:
 class Call:
     """A request on its way to its handler."""
 
-    __slots__ = ("engine", "name", "query", "request", "version")
+    __slots__ = ("_held", "engine", "name", "query", "request", "sees", "sockets", "version")
 
-    def __init__(self, engine: "Engine", request: BaseRequest, version: Version, name: str, query: Query) -> None:
+    def __init__(
+        self,
+        engine: "Engine",
+        request: BaseRequest,
+        version: Version,
+        name: str,
+        query: Query,
+        sockets: "SocketKeeper | None" = None,
+    ) -> None:
         self.engine = engine
         self.request = request
         self.version = version
         self.name = name
         self.query = query
+        self.sockets = sockets
+        self.sees: Callable[[Mapping[str, Any]], bool] | None = None
+        """Which events the caller may see; None: all."""
+        self._held: bytes | None = None
 
     async def document(self, cls: type[T]) -> T:
         """The JSON body as a document."""
@@ -123,7 +158,7 @@ class Call:
 
     async def json(self, *, optional: bool = False) -> Any:
         """The JSON body. With `optional` an empty body is None; else it is an error."""
-        body = await self._body()
+        body = await self.body()
         self._check_content_type(body)
         if not body:
             if optional:
@@ -131,7 +166,13 @@ class Call:
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         return parse_json(body)
 
-    async def _body(self) -> bytes:
+    async def body(self) -> bytes:
+        """The whole body, of JSON_LIMIT bytes at most; it may be asked for again."""
+        if self._held is None:
+            self._held = await self._read()
+        return self._held
+
+    async def _read(self) -> bytes:
         content = self.request.content
         length = self.request.content_length
         if length is not None and length > JSON_LIMIT:
@@ -159,11 +200,16 @@ class Call:
         given = self.request.headers.get("Content-Type")
         if given == "application/json" or (given is None and not body):
             return
-        kind = (given or "").partition(";")[0].strip().lower()
+        kind = media_type(given or "")
         if given is not None and not re.fullmatch(r"[^\s/;]+(/[^\s/;]+)?", kind):
             raise InvalidArgument(f"malformed Content-Type header ({given}): mime: no media type")
         if kind != "application/json":
             raise InvalidArgument(f"unsupported Content-Type header ({given or ''}): must be 'application/json'")
+
+
+def media_type(content_type: str) -> str:
+    """Of a Content-Type header, in lower case and without parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _too_large() -> TooLarge:

@@ -78,15 +78,17 @@ class Reply:
 class Stream:
     """An answer of unknown length, written as it comes; chunked for HTTP/1.1, ended by closing for HTTP/1.0."""
 
-    __slots__ = ("_chunked", "_request", "keep_alive")
+    __slots__ = ("_chunked", "_request", "keep_alive", "status")
 
     def __init__(self, request: BaseRequest) -> None:
         self._request = request
+        self.status = 200
         self._chunked = request.version >= (1, 1)
         self.keep_alive = self._chunked and request.keep_alive
 
     def open(self, content_type: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> "Stream":
         """Send the head at once."""
+        self.status = status
         fields = {"Content-Type": content_type, **(headers or {})}
         if self._chunked:
             fields["Transfer-Encoding"] = "chunked"
@@ -139,6 +141,7 @@ class TakenOver:
 
     __slots__ = ()
     keep_alive = False
+    status = 101
 
     async def prepare(self, request: BaseRequest) -> None:
         """Nothing to write."""

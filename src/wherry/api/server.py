@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -24,10 +24,11 @@ from wherry.api import (
     volumes,
     websocket,
 )
-from wherry.api.call import Call, Query, TooLarge, Version
+from wherry.api.call import Call, Query, SocketKeeper, TooLarge, Version
 from wherry.api.connection import ConnectionServer, connection_of
+from wherry.api.gates import Gate, pass_gates
 from wherry.api.reply import MAXIMUM_VERSION, MINIMUM_VERSION, Answer, Reply, TakenOver, reply_error
-from wherry.api.router import Router
+from wherry.api.router import Route, Router
 
 if TYPE_CHECKING:
     from wherry.engine import Engine
@@ -70,12 +71,19 @@ class Api:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
-        self._router = Router(route for module in _MODULES for route in module.ROUTES)
+        self.router = Router(route for module in _MODULES for route in module.ROUTES)
+        self.gates: tuple[Gate, ...] = ()
+        """What every request passes, by whichever socket it comes: authorization plugins, for instance."""
+        self.sockets: SocketKeeper | None = None
+        """Who makes further sockets (POST /wherry/sockets)."""
 
-    def server(self) -> ConnectionServer:
-        """A factory of connections, for any number of listening sockets of the running loop."""
+    def server(self, *gates: Gate) -> ConnectionServer:
+        """A factory of connections, for any number of listening sockets of the running loop.
+
+        `gates`: what requests by these sockets pass before those of `self.gates`.
+        """
         return ConnectionServer(
-            self.handle,
+            partial(self.handle, gates),
             access_log=None,
             logger=log,
             auto_decompress=False,
@@ -86,13 +94,13 @@ class Api:
             max_field_size=64 << 10,
         )
 
-    async def handle(self, request: BaseRequest) -> StreamResponse:
+    async def handle(self, gates: tuple[Gate, ...], request: BaseRequest) -> StreamResponse:
         """The answer to `request`; never raises for what a client or the engine did."""
         answer: Answer
         connection = connection_of(request)
         connection.begin(request)
         try:
-            answer = await self._answer(request)
+            answer = await self._answer(gates, request)
         except errors.WherryError as error:
             answer = reply_error(status_of(error), str(error))
         except (asyncio.CancelledError, ConnectionError):
@@ -104,7 +112,7 @@ class Api:
             connection.release()
         return cast(StreamResponse, answer)
 
-    async def _answer(self, request: BaseRequest) -> Answer:
+    async def _answer(self, gates: tuple[Gate, ...], request: BaseRequest) -> Answer:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/"):
             # An absolute target (RFC 9112, 3.2.2), as proxies send it.
@@ -119,11 +127,19 @@ class Api:
                 version, path = _parse_version(versioned[1]), versioned[2]
         if "%" in path:
             path = unquote(path)
-        found = self._router.find(request.method, path)
+        gates += self.gates
+        found = self.router.find(request.method, path)
         if found is None:
-            return reply_error(404, "page not found")
-        handler, name = found
-        return await handler(Call(self._engine, request, version, name, Query(query)))
+            if not gates:
+                return reply_error(404, "page not found")
+            found = Route(request.method, "", _not_found), ""
+        route, name = found
+        call = Call(self._engine, request, version, name, Query(query), self.sockets)
+        return await (pass_gates(gates, call, route) if gates else route.handler(call))
+
+
+async def _not_found(call: Call) -> Answer:
+    return reply_error(404, "page not found")
 
 
 def status_of(error: errors.WherryError) -> int:

@@ -80,6 +80,8 @@ async def events(call: Call) -> Answer:
     stream = Stream(call.request).open(content_type)
     with cancelled_when_gone(call.request):
         async for event in feed:
+            if call.sees is not None and not call.sees(event):
+                continue
             await stream.write(prefix + dump_json(_shape_event(call, event)))
     return await stream.end()
 
