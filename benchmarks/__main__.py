@@ -1,7 +1,9 @@
 """`scripts/bench`: the table of figures.
 
-usage: scripts/bench [--peer-host unix:///path/of/dockerd.sock] [--runs N] [--count N] [--only api|crowd|runtime]
+usage: scripts/bench [--peer-host unix:///path/of/dockerd.sock] [--runs N] [--count N] [--only GROUP ...]
                      [--peer-runtime NAME ...] [--peer-inside PID]
+
+A group of figures is a function in a module of its own, entered in GROUPS; `runtime` needs no daemon.
 """
 
 import argparse
@@ -12,16 +14,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
 from benchmarks.peer import Engine
 from benchmarks.runtime import print_table
+from benchmarks.stored import stored_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
+GROUPS: dict[str, Callable[[list[Side], argparse.Namespace], Iterator[Row]]] = {
+    "api": lambda sides, options: latency_rows(sides, options.runs),
+    "crowd": lambda sides, options: crowd_rows(sides, options.count, options.runs),
+    "stored": lambda sides, options: stored_rows(sides, options.runs),
+}
 
 
 def main() -> int:
@@ -33,7 +41,8 @@ def main() -> int:
         subprocess.run(
             [BIN / "python", "-W", "ignore", "-m", "wherry.images.bootstrap", "busybox", archive], check=True
         )
-        if options.only in (None, "api", "crowd"):
+        chosen = [name for name in GROUPS if not options.only or name in options.only]
+        if chosen:
             # The exec-root belongs on a tmpfs, as /run is; here it must not depend on whether this machine's is one.
             run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-", dir="/dev/shm")))
             sides = [stack.enter_context(_ours(scratch, run))]
@@ -42,11 +51,9 @@ def main() -> int:
             for side in sides:
                 stack.enter_context(image(side, archive))
             _heading()
-            if options.only in (None, "api"):
-                _print(latency_rows(sides, options.runs))
-            if options.only in (None, "crowd"):
-                _print(crowd_rows(sides, options.count, options.runs))
-        if options.only in (None, "runtime"):
+            for name in chosen:
+                _print(GROUPS[name](sides, options))
+        if not options.only or "runtime" in options.only:
             names = options.peer_runtime or [name for name in ("crun", "runc") if shutil.which(name)]
             print_table(archive, BIN / "wherry-runtime", 2 * options.runs, names, options.peer_inside)
     return 0
@@ -59,7 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer-host", help="a dockerd's socket, unix:///path: measured side by side")
     parser.add_argument("--runs", type=int, default=30, help="counted runs of each latency (default 30)")
     parser.add_argument("--count", type=int, default=300, help="containers in the crowd (default 300)")
-    parser.add_argument("--only", choices=("api", "crowd", "runtime"), help="one group of figures")
+    parser.add_argument("--only", action="append", choices=(*GROUPS, "runtime"), help="a group of figures")
     parser.add_argument("--peer-runtime", action="append", help="an OCI runtime (default: crun and runc, if there)")
     parser.add_argument("--peer-inside", type=int, metavar="PID", help="run those in this process's root and mounts")
     options = parser.parse_args()
