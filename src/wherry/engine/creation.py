@@ -48,21 +48,21 @@ async def create(
     """Make a container."""
     if name:
         name = check_name(name)
-    host = _with_defaults(core, host)
+    host = with_defaults(core, host)
     warnings: list[str] = []
     check_config(config)
     check_host(config, host, networking)
-    _check_details(config, host)
+    check_details(config, host)
     image = _find_image(core, config, platform)
     own_volumes = image_volumes(image.config.config.volumes if image else None)
-    config = _merge(config, image, warnings)
+    config = merge(config, image, warnings)
     host = _join_by_id(core, host)
     try:
         points = parse_mounts(config, host, own_volumes, lambda other: core.index.find(other).definition.mounts)
     except NotFound as error:
         raise InvalidArgument(error.message, object=error.object) from None
     points = tuple(replace(point, name=secrets.token_hex(32)) if point.anonymous else point for point in points)
-    _warn(host, warnings)
+    warn(host, warnings)
     id = secrets.token_hex(32)
     name = name or make_name(core.index.taken)
     core.index.reserve(name, id)
@@ -86,7 +86,7 @@ async def _make(
     image: Image | None,
     points: tuple[MountPoint, ...],
 ) -> Container:
-    command = _command(config)
+    command = command_line(config)
     if not config.hostname and host.uts_mode != "host" and not host.network_mode.startswith("container:"):
         config = replace(config, hostname=os.uname().nodename if host.network_mode == "host" else id[:12])
     definition = Definition(
@@ -127,10 +127,11 @@ def _prepare(core: Core, definition: Definition) -> tuple[MountPoint, ...]:
     core.parts.snapshots.prepare(definition.id, chain, ephemeral=definition.host.auto_remove)
     os.mkdir(core.directory(definition.id), 0o710)
     _make_working_directory(core, definition)
-    return tuple(_resolve_volume(core, definition, point) for point in definition.mounts)
+    return tuple(resolve_volume(core, definition, point) for point in definition.mounts)
 
 
-def _resolve_volume(core: Core, definition: Definition, point: MountPoint) -> MountPoint:
+def resolve_volume(core: Core, definition: Definition, point: MountPoint) -> MountPoint:
+    """In a thread: the volume of a mount, made and filled when there is none yet."""
     if point.type != "volume":
         return point
     if point.source:
@@ -173,7 +174,7 @@ def _make_working_directory(core: Core, definition: Definition) -> None:
         os.close(writable)
 
 
-def _with_defaults(core: Core, host: HostConfig) -> HostConfig:
+def with_defaults(core: Core, host: HostConfig) -> HostConfig:
     """What docker fills in, and inspect then shows."""
     changes: dict[str, Any] = {}
     if host.network_mode in ("", "default"):
@@ -216,7 +217,7 @@ def _join_by_id(core: Core, host: HostConfig) -> HostConfig:
     return replace(host, **changes) if changes else host
 
 
-def _check_details(config: ContainerConfig, host: HostConfig) -> None:
+def check_details(config: ContainerConfig, host: HostConfig) -> None:
     """Checks that other modules know how to make: each parses, and so refuses, what it will use."""
     parse_security_options(host.security_opt)
     capabilities(host.cap_add or (), host.cap_drop or (), host.privileged)
@@ -267,7 +268,7 @@ def _find_image(core: Core, config: ContainerConfig, platform: str | None) -> Im
     return image
 
 
-def _merge(config: ContainerConfig, image: Image | None, warnings: list[str]) -> ContainerConfig:
+def merge(config: ContainerConfig, image: Image | None, warnings: list[str]) -> ContainerConfig:
     """The user's wishes over the image's, by docker's rules; InvalidArgument when nothing is left to run."""
     own = image.config.config if image else None
     if own is not None:
@@ -297,17 +298,19 @@ def _merge(config: ContainerConfig, image: Image | None, warnings: list[str]) ->
         health = own.healthcheck
         if health and health.test and health.test[0] != "NONE" and not (config.healthcheck and config.healthcheck.test):
             warnings.append("The image's health check is not run: health checks are not supported yet.")
-    if not _command(config):
+    if not command_line(config):
         raise InvalidArgument("no command specified")
     return config
 
 
-def _command(config: ContainerConfig) -> tuple[str, ...]:
+def command_line(config: ContainerConfig) -> tuple[str, ...]:
+    """What is executed, program first."""
     entrypoint = () if config.entrypoint == ("",) else config.entrypoint or ()
     return (*entrypoint, *(config.cmd or ()))
 
 
-def _warn(host: HostConfig, warnings: list[str]) -> None:
+def warn(host: HostConfig, warnings: list[str]) -> None:
+    """What the user should know about a configuration that is accepted."""
     if host.oom_kill_disable and not host.memory:
         warnings.append(
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "

@@ -36,7 +36,7 @@ def parse_mounts(
             points[point.destination] = point
     explicit: set[str] = set()
     for point in (
-        *(_parse_bind(text, host.volume_driver) for text in host.binds or ()),
+        *(parse_bind(text, host.volume_driver) for text in host.binds or ()),
         *(_parse_mount(spec) for spec in host.mounts or ()),
     ):
         if point.destination in explicit or point.destination in _tmpfs_destinations(host):
@@ -47,7 +47,7 @@ def parse_mounts(
         point = _parse_tmpfs(destination, options or "")
         points[point.destination] = point
     for destination in (*(config.volumes or ()), *image_volumes):
-        clean = _clean(destination)
+        clean = clean_path(destination)
         if clean not in points:
             _check_destination(clean, "volume")
             points[clean] = _anonymous(clean, host.volume_driver)
@@ -55,7 +55,7 @@ def parse_mounts(
 
 
 def _tmpfs_destinations(host: HostConfig) -> set[str]:
-    return {_clean(destination) for destination in host.tmpfs or ()}
+    return {clean_path(destination) for destination in host.tmpfs or ()}
 
 
 def _anonymous(destination: str, driver: str) -> MountPoint:
@@ -81,15 +81,16 @@ def _but(point: MountPoint, **changes: object) -> MountPoint:
     return replace(point, **changes)  # type: ignore[arg-type]
 
 
-def _parse_bind(text: str, driver: str) -> MountPoint:
+def parse_bind(text: str, driver: str) -> MountPoint:
+    """One --volume; InvalidArgument with docker's words."""
     parts = text.split(":")
     if len(parts) > 3 or not parts[-1] or not all(parts):
         raise InvalidArgument(f"invalid volume specification: '{text}'", object=text)
     if len(parts) == 1:
-        destination = _clean(parts[0])
+        destination = clean_path(parts[0])
         _check_bind(destination, "volume", text)
         return _anonymous(destination, driver)
-    source, destination = parts[0], _clean(parts[1])
+    source, destination = parts[0], clean_path(parts[1])
     options = _parse_modes(parts[2] if len(parts) == 3 else "")
     is_bind = source.startswith("/")
     _check_bind(destination, "bind" if is_bind else "volume", text)
@@ -142,7 +143,8 @@ def check_volume_name(name: str) -> None:
         )
 
 
-def _clean(destination: str) -> str:
+def clean_path(destination: str) -> str:
+    """A destination as it is known: normalised, "" when there is none."""
     clean = posixpath.normpath(destination) if destination else ""
     return "/" + clean.lstrip("/") if clean.startswith("/") else clean
 
@@ -184,7 +186,7 @@ def _parse_mount(spec: MountSpec) -> MountPoint:
     ):
         if value is not None and own != kind:
             raise InvalidArgument(f'{name} must not be specified on mount type "{kind}"', object=spec.target)
-    destination = _clean(spec.target)
+    destination = clean_path(spec.target)
     _check_destination(destination, kind)
     return _but(makers[kind](spec, destination), from_mounts=True)
 
@@ -258,7 +260,7 @@ def _mount_tmpfs(spec: MountSpec, destination: str) -> MountPoint:
 
 
 def _parse_tmpfs(destination: str, text: str) -> MountPoint:
-    clean = _clean(destination)
+    clean = clean_path(destination)
     if not clean.startswith("/"):
         raise InvalidArgument(f"invalid mount path: '{destination}' mount path must be absolute", object=destination)
     if clean == "/":
