@@ -13,7 +13,7 @@ from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, Re
 
 @document("pascal")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
+class Parts:
     """What a creation's document holds beside the configuration itself."""
 
     host_config: HostConfig = HostConfig()
@@ -30,7 +30,7 @@ async def create(call: Call) -> Answer:
         raise InvalidArgument(f"invalid JSON: the document must be an object, not {type(body).__name__}")
     if not body or all(name.casefold() in _PART_KEYS for name in body):
         raise InvalidArgument("config cannot be empty in order to create a container")
-    parts = decode(_Parts, body)
+    parts = decode(Parts, body)
     created = await call.engine.containers.create(
         call.query.get("name") or None,
         decode(ContainerConfig, body),
@@ -115,7 +115,7 @@ async def update(call: Call) -> Answer:
     restart_policy: RestartPolicy | None = None
     if isinstance(body, dict) and body.get("RestartPolicy"):
         restart_policy = host.restart_policy
-    warnings = await call.engine.containers.update(call.name, _shape_host(call, host), restart_policy)
+    warnings = await call.engine.containers.update(call.name, host, restart_policy)
     return reply_json({"Warnings": warnings or None})
 
 

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 from wherry.engine import removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
+from wherry.engine.health import merge_health
 from wherry.engine.index import check_name
+from wherry.engine.limits import settle_limits, supported_limits
 from wherry.engine.mount_specs import image_volumes, parse_mounts
 from wherry.engine.names import make_name
 from wherry.engine.oci_spec import is_ulimit
 from wherry.engine.ports import expand_ports, port_requests
 from wherry.engine.records import Definition, MountPoint, State, definition_key, dump, state_key
-from wherry.engine.resources import devices
 from wherry.engine.security import capabilities, parse_security_options
 from wherry.engine.validation import check_config, check_host
 from wherry.errors import InvalidArgument, NotFound, WherryError
@@ -48,8 +49,7 @@ async def create(
     """Make a container."""
     if name:
         name = check_name(name)
-    host = with_defaults(core, host)
-    warnings: list[str] = []
+    host, warnings = settle_limits(with_defaults(core, host), supported_limits())
     check_config(config)
     check_host(config, host, networking)
     check_details(config, host)
@@ -234,8 +234,6 @@ def check_details(config: ContainerConfig, host: HostConfig) -> None:
             )
     for name in host.sysctls or ():
         _check_sysctl(name, host)
-    if not host.privileged:
-        devices(host)
 
 
 _IPC_SYSCTLS = frozenset(
@@ -294,10 +292,8 @@ def merge(config: ContainerConfig, image: Image | None, warnings: list[str]) -> 
             stop_timeout=own.stop_timeout if config.stop_timeout is None else config.stop_timeout,
             volumes={**own.volumes, **(config.volumes or {})} or None,
             shell=config.shell or own.shell or None,
+            healthcheck=merge_health(config.healthcheck, own.healthcheck),
         )
-        health = own.healthcheck
-        if health and health.test and health.test[0] != "NONE" and not (config.healthcheck and config.healthcheck.test):
-            warnings.append("The image's health check is not run: health checks are not supported yet.")
     if not command_line(config):
         raise InvalidArgument("no command specified")
     return config
@@ -311,10 +307,5 @@ def command_line(config: ContainerConfig) -> tuple[str, ...]:
 
 def warn(host: HostConfig, warnings: list[str]) -> None:
     """What the user should know about a configuration that is accepted."""
-    if host.oom_kill_disable and not host.memory:
-        warnings.append(
-            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
-            "running out of resources."
-        )
     if host.network_mode in ("host", "none") and host.port_bindings:
         warnings.append(f"Published ports are discarded when using {host.network_mode} network mode")

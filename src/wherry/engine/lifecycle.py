@@ -3,16 +3,17 @@
 import asyncio
 import signal
 from collections.abc import Awaitable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from wherry.engine import exits, launch, removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.index import check_name
-from wherry.engine.resources import limits
+from wherry.engine.limits import merge_limits, supported_limits
+from wherry.engine.resources import limit_changes
 from wherry.engine.signals import parse_signal
-from wherry.engine.validation import check_resources, check_restart_policy
+from wherry.engine.validation import check_restart_policy
 from wherry.errors import (
     Conflict,
     FailedPrecondition,
@@ -165,6 +166,11 @@ async def kill(core: Core, reference: str, signal_text: str | None) -> None:
         await _ended(run.ended, _KILL_SECONDS)
 
 
+async def strike(core: Core, container: Container) -> None:
+    """SIGKILL, not by the user's hand: its restart policy decides what follows."""
+    await _signal(core, container, signal.SIGKILL)
+
+
 async def pause(core: Core, reference: str) -> None:
     """Freeze it."""
     container = core.index.find(reference)
@@ -174,6 +180,7 @@ async def pause(core: Core, reference: str) -> None:
         if container.state.status != "running":
             raise not_running(container)
         await (await core.backends.monitor()).pause(container.id)
+        core.health.suspend(container)
         container.set_state(status="paused")
         core.save_state(container)
     core.emit(container, "pause")
@@ -188,6 +195,7 @@ async def unpause(core: Core, reference: str) -> None:
         await (await core.backends.monitor()).resume(container.id)
         container.set_state(status="running")
         core.save_state(container)
+        core.health.resume(container)
     core.emit(container, "unpause")
 
 
@@ -210,39 +218,40 @@ async def rename(core: Core, reference: str, name: str) -> None:
     core.emit(container, "rename", oldName=f"/{old}")
 
 
-_RESOURCES = tuple(
-    field.name
-    for field in fields(HostConfig)
-    if field.name.startswith(("cpu", "memory", "blkio", "pids_limit", "nano_cpus", "oom_kill"))
-)
-
-
 async def update(core: Core, reference: str, wanted: HostConfig, policy: RestartPolicy | None) -> list[str]:
-    """Change limits, running or not."""
+    """Change limits, running or not; the warnings."""
     container = core.index.find(reference)
-    empty = HostConfig()
-    changes: dict[str, Any] = {
-        name: getattr(wanted, name) for name in _RESOURCES if getattr(wanted, name) != getattr(empty, name)
-    }
+    prefix = f"Cannot update container {container.id}: "
     async with container.lock:
         _check_there(core, container)
-        host = replace(container.definition.host, **changes)
-        if "memory" in changes and "memory_swap" not in changes and 0 < host.memory_swap < host.memory:
-            raise Conflict(
-                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same "
-                "time",
-                object=container.id,
-            )
-        check_resources(host)
+        before = container.definition.host
+        try:
+            host, warnings = merge_limits(before, wanted, supported_limits())
+        except Conflict as error:
+            raise Conflict(prefix + error.message, object=container.id) from None
         if policy is not None and policy.name:
+            if before.auto_remove:
+                raise Conflict(
+                    prefix + "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                    object=container.id,
+                )
             check_restart_policy(policy, host.auto_remove)
             host = replace(host, restart_policy=policy)
-        if container.state.status in ("running", "paused") and changes:
-            await (await core.backends.monitor()).update(container.id, limits(host))
+        if container.state.status in ("running", "paused") and host != before:
+            changes = await asyncio.to_thread(limit_changes, before, host)
+            await _apply(core, container, changes, prefix)
         container.set_definition(host=host)
         core.save_definition(container)
     core.emit(container, "update")
-    return []
+    return warnings
+
+
+async def _apply(core: Core, container: Container, changes: dict[str, Any], prefix: str) -> None:
+    try:
+        await (await core.backends.monitor()).update(container.id, changes)
+    except Internal as error:
+        # A value the kernel refuses: nothing of the record is changed.
+        raise Internal(prefix + error.message, object=container.id, hint=error.hint) from None
 
 
 async def remove(core: Core, reference: str, *, force: bool, volumes: bool, link: bool) -> None:

@@ -1,10 +1,11 @@
 """HostConfig's limits and devices as OCI `linux.resources` and `linux.devices` (runtime-spec config-linux.md)."""
 
 import os
+import re
 import stat
 from typing import Any
 
-from wherry.errors import Internal, InvalidArgument
+from wherry.errors import FailedPrecondition, Internal, InvalidArgument
 from wherry.spec.docker import DeviceMapping, HostConfig, ThrottleDevice
 
 _CPU_PERIOD = 100_000
@@ -24,8 +25,24 @@ def limits(host: HostConfig) -> dict[str, Any]:
     """The limits alone: also what `update` sends."""
     sections = (("cpu", _cpu(host)), ("memory", _memory(host)), ("blockIO", _block_io(host)))
     found: dict[str, Any] = {name: section for name, section in sections if section}
-    if host.pids_limit is not None and host.pids_limit != 0:
-        found["pids"] = {"limit": host.pids_limit}
+    if host.pids_limit is not None:
+        found["pids"] = {"limit": host.pids_limit if host.pids_limit > 0 else -1}
+    return found
+
+
+def limit_changes(before: HostConfig, after: HostConfig) -> dict[str, Any]:
+    """What an update of a running container sends: all limits, and the end of throttles that `after` no longer has."""
+    found = limits(after)
+    try:
+        old = _block_io(before)
+    except FailedPrecondition:
+        old = {}  # a device that is gone has no throttle
+    new = found.get("blockIO", {})
+    for name in _THROTTLES:
+        kept = {(entry["major"], entry["minor"]) for entry in new.get(name, ())}
+        ended = [entry | {"rate": 0} for entry in old.get(name, ()) if (entry["major"], entry["minor"]) not in kept]
+        if ended:
+            found["blockIO"] = new = {**new, name: [*new.get(name, ()), *ended]}
     return found
 
 
@@ -61,17 +78,17 @@ def _memory(host: HostConfig) -> dict[str, Any]:
     if host.memory:
         found["limit"] = host.memory
         # Docker's default: as much swap again as memory.
-        found["swap"] = host.memory_swap or host.memory * 2
+        found["swap"] = max(host.memory_swap or host.memory * 2, -1)
     elif host.memory_swap:
-        found["swap"] = host.memory_swap
+        found["swap"] = max(host.memory_swap, -1)
     if host.memory_reservation:
-        found["reservation"] = host.memory_reservation
+        found["reservation"] = max(host.memory_reservation, -1)
     if host.memory_swappiness is not None and host.memory_swappiness >= 0:
         found["swappiness"] = host.memory_swappiness
     if host.oom_kill_disable:
         found["disableOOMKiller"] = True
     if host.kernel_memory_tcp:
-        found["kernelTCP"] = host.kernel_memory_tcp
+        found["kernelTCP"] = max(host.kernel_memory_tcp, -1)
     return found
 
 
@@ -81,15 +98,24 @@ def _block_io(host: HostConfig) -> dict[str, Any]:
         found["weightDevice"] = [
             {**_block_numbers(device.path), "weight": device.weight} for device in host.blkio_weight_device
         ]
-    for name, throttles in (
-        ("throttleReadBpsDevice", host.blkio_device_read_bps),
-        ("throttleWriteBpsDevice", host.blkio_device_write_bps),
-        ("throttleReadIOPSDevice", host.blkio_device_read_iops),
-        ("throttleWriteIOPSDevice", host.blkio_device_write_iops),
-    ):
-        if throttles:
-            found[name] = [_throttle(device) for device in throttles]
+    throttles = (
+        host.blkio_device_read_bps,
+        host.blkio_device_write_bps,
+        host.blkio_device_read_iops,
+        host.blkio_device_write_iops,
+    )
+    for name, devices_ in zip(_THROTTLES, throttles, strict=True):
+        if devices_:
+            found[name] = [_throttle(device) for device in devices_]
     return found
+
+
+_THROTTLES = (
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+)
 
 
 def _throttle(device: ThrottleDevice) -> dict[str, int]:
@@ -100,8 +126,32 @@ def _block_numbers(path: str) -> dict[str, int]:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise InvalidArgument(f"{path}: {os.strerror(error.errno or 0).lower()}", object=path) from None
+        raise FailedPrecondition(f"stat {path}: {os.strerror(error.errno or 0).lower()}", object=path) from None
+    if not stat.S_ISBLK(status.st_mode):
+        raise InvalidArgument(f"{path} is no block device, so its I/O cannot be limited: no such device", object=path)
     return {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
+
+
+def check_rule(rule: str) -> None:
+    """InvalidArgument with docker's words when `rule` is none of --device-cgroup-rule's."""
+    match = _DEVICE_RULE.fullmatch(rule)
+    if not match:
+        raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'", object=rule)
+    for name, digits in (("major", match[2]), ("minor", match[3])):
+        if digits != "*" and (len(digits) > 10 or int(digits) > _MAX_NUMBER):
+            raise InvalidArgument(f"invalid {name} value in device cgroup rule format: '{rule}'", object=rule)
+
+
+_DEVICE_RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
+_MAX_NUMBER = 2**31 - 1
+
+
+def check_mapping(mapping: DeviceMapping) -> None:
+    """InvalidArgument for permissions that are none."""
+    if set(mapping.cgroup_permissions) - set("rwm"):
+        raise InvalidArgument(
+            f"invalid device mode: {mapping.cgroup_permissions}", object=mapping.path_on_host, hint="r, w and m"
+        )
 
 
 def _parse_rule(rule: str) -> dict[str, Any]:
@@ -141,20 +191,14 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 def _expand(mapping: DeviceMapping) -> list[tuple[str, str]]:
     """One device, or every device in a directory."""
     source = mapping.path_on_host
-    target = mapping.path_in_container or source
+    target = "/" + (mapping.path_in_container or source).lstrip("/")
     try:
         mode = os.stat(source).st_mode
     except OSError as error:
-        raise Internal(
-            f'error gathering device information while adding custom device "{source}": '
-            f"{os.strerror(error.errno or 0).lower()}",
-            object=source,
-        ) from None
+        raise _not_gathered(source, os.strerror(error.errno or 0).lower()) from None
     if not stat.S_ISDIR(mode):
         if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
-            raise Internal(
-                f'error gathering device information while adding custom device "{source}": not a device node'
-            )
+            raise _not_gathered(source, "not a device node")
         return [(source, target)]
     found = []
     for directory, _, names in os.walk(source):
@@ -163,7 +207,15 @@ def _expand(mapping: DeviceMapping) -> list[tuple[str, str]]:
             kind = os.lstat(path).st_mode
             if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
                 found.append((path, target + path[len(source) :]))
+    if not found:
+        raise _not_gathered(source, "no such file or directory")
     return found
+
+
+def _not_gathered(source: str, reason: str) -> Internal:
+    return Internal(
+        f'error gathering device information while adding custom device "{source}": {reason}', object=source
+    )
 
 
 def _describe(path: str, target: str) -> dict[str, Any]:
