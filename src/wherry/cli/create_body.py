@@ -78,6 +78,7 @@ def _health(flags: Flags) -> Document:
         "health-start-period",
         "health-start-interval",
         "health-retries",
+        "health-on-failure",
     )
     given = [name for name in names if flags[name]]
     if flags["no-healthcheck"]:
@@ -88,7 +89,9 @@ def _health(flags: Flags) -> Document:
     if flags["health-cmd"]:
         health["Test"] = ["CMD-SHELL", flags["health-cmd"]]
     fields = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
-    for name, field in zip(names[1:], fields, strict=True):
+    if flags["health-on-failure"]:
+        health["OnFailure"] = flags["health-on-failure"]
+    for name, field in zip(names[1:-1], fields, strict=True):
         if flags[name] < 0:
             raise InvalidArgument(f"--{name} cannot be negative")
         if flags[name]:

@@ -44,6 +44,7 @@ CREATE_FLAGS = (
     ("group-add", "", "list", None, "Add groups to join"),
     ("health-cmd", "", "string", "", "Command that checks the container's health"),
     ("health-interval", "", "duration", 0, "Time between health checks (ms|s|m|h)"),
+    ("health-on-failure", "", "string", "", "When it is unhealthy: none, restart, stop or kill (Wherry's own)"),
     ("health-retries", "", "int", 0, "Failures in a row that make it unhealthy"),
     ("health-start-interval", "", "duration", 0, "Time between checks during the start period (ms|s|m|h)"),
     ("health-start-period", "", "duration", 0, "Time to start up before failures count (ms|s|m|h)"),

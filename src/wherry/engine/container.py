@@ -3,10 +3,13 @@
 import asyncio
 import os
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wherry.engine.records import Definition, State
 from wherry.logs.client import Streams
+
+if TYPE_CHECKING:
+    from wherry.engine.health import Health
 
 
 class WaitResult(NamedTuple):
@@ -56,8 +59,10 @@ class Container:
         "definition",
         "endpoint",
         "execs",
+        "health",
         "pieces",
         "release",
+        "replacing",
         "restarter",
         "run",
         "state",
@@ -74,6 +79,9 @@ class Container:
         self.waiters: list[tuple[str, asyncio.Future[WaitResult]]] | None = None
         self.release: asyncio.Future[None] | None = None
         self.restarter: asyncio.Task[None] | None = None
+        # It is stopped to be started with another definition: neither policy nor --rm applies to its exit.
+        self.replacing = False
+        self.health: Health | None = None
         self._lock: asyncio.Lock | None = None
 
     @property

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wherry.engine.backends import Backends
 from wherry.engine.config import DaemonConfig
@@ -17,6 +17,9 @@ from wherry.engine.records import definition_key, dump, state_key
 from wherry.engine.users import Accounts
 from wherry.state import Change, Put
 
+if TYPE_CHECKING:
+    from wherry.engine.health import HealthChecks
+
 log = logging.getLogger(__name__)
 
 
@@ -24,6 +27,7 @@ class Core:
     """Shared by the engine's modules; only the loop's thread touches it."""
 
     backends: Backends
+    health: "HealthChecks"
 
     def __init__(self, config: DaemonConfig, parts: Parts) -> None:
         self.config = config

@@ -4,15 +4,17 @@ import asyncio
 import os
 from typing import Any
 
-from wherry.engine import exits, reconcile, system
+from wherry.engine import exits, lifecycle, reconcile, system
 from wherry.engine.assembly import assemble
 from wherry.engine.backends import Backends
 from wherry.engine.config import DaemonConfig
+from wherry.engine.container import Container
 from wherry.engine.containers import Containers
 from wherry.engine.core import Core
 from wherry.engine.disk_usage import disk_usage
 from wherry.engine.events import Events
 from wherry.engine.execs import Execs
+from wherry.engine.health import HealthChecks
 from wherry.engine.parts import Exit, Parts
 
 
@@ -23,11 +25,13 @@ class Engine:
         self._core = core
         self.config: DaemonConfig = core.config
         self.events: Events = core.events
+        core.health = HealthChecks(core, self._on_unhealthy)
         self.execs = Execs(core)
         self.containers = Containers(core, self.execs)
         self.images: Any = core.parts.images
         self.volumes: Any = core.parts.volumes
         self.networks: Any = core.parts.networks
+        self.store = core.store
 
     @classmethod
     async def open(cls, config: DaemonConfig, parts: Parts | None = None) -> "Engine":
@@ -57,6 +61,7 @@ class Engine:
         """Let go of everything; containers run on. With none running, nothing of the engine's is left in the kernel."""
         core = self._core
         core.closing = True
+        core.health.close()
         for container in core.index:
             if container.restarter is not None:
                 container.restarter.cancel()
@@ -91,6 +96,15 @@ class Engine:
             exits.on_exit(self._core, exit, self.execs.drop)
         else:
             self.execs.on_exit(exit)
+
+    async def _on_unhealthy(self, container: Container, action: str) -> None:
+        """As its health check says: `kill` leaves what follows to the restart policy, `stop` ends it for good."""
+        if action == "restart":
+            await lifecycle.restart(self._core, container.id, None, None)
+        elif action == "stop":
+            await lifecycle.stop(self._core, container.id, None, None)
+        else:
+            await lifecycle.strike(self._core, container)
 
     async def _after_monitor(self) -> None:
         await reconcile.after_monitor(self._core)

@@ -41,6 +41,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
         if run is None or run.died or state.status not in ("running", "paused"):
             return
         run.died = True
+        core.health.end(container)
         if container.id in core.whole_logs:
             core.whole_logs.discard(container.id)
         else:
@@ -48,7 +49,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
         endpoint: Endpoint | None = container.endpoint
         container.endpoint = None
         code = exit.status if exit.status >= 0 else 255
-        restart = not core.closing and wants_restart(container, code)
+        restart = not core.closing and not container.replacing and wants_restart(container, code)
         container.set_state(
             status="restarting" if restart else "exited",
             pid=0,
@@ -61,7 +62,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
         )
         container.run = None
         run.let_go()
-        removing = container.definition.host.auto_remove and not restart
+        removing = container.definition.host.auto_remove and not restart and not container.replacing
         if not removing:
             core.save_state(container)
         _announce(core, container, exit, endpoint, state)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from wherry.engine.container import Container
 from wherry.engine.core import Core
+from wherry.engine.health import fits
 from wherry.engine.ports import expand_ports
 from wherry.errors import InvalidArgument, NotFound
 
@@ -126,7 +127,7 @@ def _publish(core: Core, values: Sequence[str]) -> Test:
 
 def _health(core: Core, values: Sequence[str]) -> Test:
     _check("health", "health", values, _HEALTH)
-    return lambda container: "none" in values
+    return lambda container: fits(container, values)
 
 
 def _id(core: Core, values: Sequence[str]) -> Test:

@@ -76,6 +76,7 @@ def _state(container: Container) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": rfc3339(state.started_ns),
         "FinishedAt": rfc3339(state.finished_ns),
+        **({"Health": container.health.document()} if container.health is not None else {}),
     }
 
 

@@ -88,6 +88,7 @@ async def start(core: Core, container: Container, *, by_policy: bool = False) ->
         attributes = {"container": container.id, "name": endpoint.network, "type": endpoint.driver}
         core.events.emit("network", "connect", endpoint.network_id, attributes)
     core.emit(container, "start")
+    core.health.begin(container)
 
 
 async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:

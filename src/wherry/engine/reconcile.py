@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from wherry.engine import exits, launch, removal, shared_memory
+from wherry.engine import exits, health, launch, removal, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.parts import ContainerState
@@ -34,6 +34,7 @@ def load(core: Core) -> None:
         if state_data is None:
             continue
         container = Container(definition, load_state(state_data))
+        health.adopt(container)
         if container.state.endpoint is not None:
             container.endpoint = Endpoint.from_json(container.state.endpoint)
         core.index.reserve(definition.name, definition.id)
@@ -44,6 +45,7 @@ def load(core: Core) -> None:
 
 async def reconcile(core: Core) -> None:
     """Before the engine serves anyone."""
+    cut_short = replacement.roll_back(core)
     monitor = await core.backends.monitor()
     seen = {found.id: found for found in await monitor.list()}
     live = [container for container in core.index if _is_live(container, seen.get(container.id))]
@@ -62,6 +64,8 @@ async def reconcile(core: Core) -> None:
     await _finish_dead(core, seen, live)
     await _sweep(core, seen)
     core.serving = True
+    for container in live:
+        core.health.resume(container, adopted=True)
     _start_by_policy(core)
 
 
@@ -145,7 +149,7 @@ async def _finish_dead(core: Core, seen: dict[str, ContainerState], live: Sequen
             )
             core.save_state(container)
             container.endpoint = None
-            if container.definition.host.auto_remove and lost:
+            if container.definition.host.auto_remove and lost and not container.replacing:
                 removal.remove_locked(core, container, volumes=True)
 
 

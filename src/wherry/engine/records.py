@@ -107,6 +107,8 @@ class State:
     restart_count: int = 0
     stopped_by_user: bool = False
     endpoint: Mapping[str, Any] | None = None
+    health: Mapping[str, Any] | None = None
+    """State.Health of the inspect document, as it was at the last change of its status."""
     changed: bool = False
     """Whether something was copied in before its first start."""
 

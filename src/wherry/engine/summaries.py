@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from wherry.engine.container import Container
 from wherry.engine.core import Core
+from wherry.engine.health import shown
 from wherry.engine.inspection import network_settings
 from wherry.engine.mount_specs import shown_mounts
 from wherry.engine.ports import shown_ports
@@ -30,7 +31,7 @@ def _summary(container: Container, names: "_ImageNames", now: int, sizes: dict[s
     if sizes is not None:
         written = sizes.get(container.id, 0)
         size = f'"SizeRw":{written},"SizeRootFs":{written + container.definition.image_size},'.encode()
-    status = json.dumps(status_text(container.state, now)).encode()
+    status = json.dumps(status_text(container.state, now) + _health_text(container)).encode()
     return b"".join((first, names.shown(container.definition), second, size, third, status, last))
 
 
@@ -97,6 +98,10 @@ def status_text(state: State, now: int) -> str:
     if not state.started_ns:
         return "Created"
     return f"Exited ({state.exit_code}) {duration(now - state.finished_ns)} ago"
+
+
+def _health_text(container: Container) -> str:
+    return shown(container.health) if container.state.status == "running" else ""
 
 
 def duration(ns: int) -> str:

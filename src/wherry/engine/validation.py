@@ -3,11 +3,11 @@
 import ipaddress
 import re
 
-from wherry.engine.resources import check_mapping, check_rule
 from wherry.engine.health import check_health
+from wherry.engine.resources import check_mapping, check_rule
 from wherry.engine.signals import parse_signal
 from wherry.errors import InvalidArgument, Unimplemented
-from wherry.logs.target import check_options
+from wherry.logs.options import check_options
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 
 _POLICIES = ("", "no", "always", "on-failure", "unless-stopped")

@@ -1,8 +1,10 @@
-"""epoll with a handler for each descriptor."""
+"""epoll with a handler for each descriptor, and timers."""
 
 from __future__ import annotations
 
 import select
+import time
+from _heapq import heappop, heappush
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,10 +16,32 @@ READABLE = select.EPOLLIN
 WRITABLE = select.EPOLLOUT
 
 
+class Timer:
+    """One call to come; `cancel` and it does not."""
+
+    __slots__ = ("_at", "call")
+
+    def __init__(self, at: float, call: Callable[[], None]) -> None:
+        self._at = at
+        self.call: Callable[[], None] | None = call
+
+    def __lt__(self, other: Timer) -> bool:
+        return self._at < other._at
+
+    def cancel(self) -> None:
+        """Call nothing."""
+        self.call = None
+
+    def left(self) -> float:
+        """Seconds until it is due; never less than none."""
+        return max(0.0, self._at - time.monotonic())
+
+
 class Poller:
     """Calls a descriptor's handler with the events found, level-triggered. `len`: how many are watched."""
 
     def __init__(self) -> None:
+        self._timers: list[Timer] = []
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._removed: set[int] = set()
@@ -40,10 +64,28 @@ class Poller:
             self._epoll.unregister(fd)
             self._removed.add(fd)
 
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call it once, between two rounds, when that time has passed."""
+        timer = Timer(time.monotonic() + seconds, call)
+        heappush(self._timers, timer)
+        return timer
+
+    def _run_timers(self) -> float | None:
+        """Call what is due; how long to wait for the next, None: for ever."""
+        timers = self._timers
+        while timers:
+            if timers[0].call is not None and (left := timers[0].left()) > 0:
+                return left
+            call = heappop(timers).call
+            if call is not None:
+                call()
+        return None
+
     def run_once(self) -> None:
         """Wait until there is something, and handle it."""
+        left = self._run_timers()
         self._removed.clear()
-        for fd, events in self._epoll.poll():
+        for fd, events in self._epoll.poll(left):
             # A number removed in this round may be another file's by now. What that one has to say comes in the next.
             if fd not in self._removed:
                 self._handlers[fd](events)

@@ -13,7 +13,7 @@ from wherry.spec.mount import Mount
 
 Descriptors = list[int]
 
-__all__ = ["ContainerState", "Exit", "Monitor", "Started", "Stdio", "spawn"]
+__all__ = ["ContainerState", "Exit", "Monitor", "Probed", "Started", "Stdio", "spawn"]
 
 
 class Stdio(NamedTuple):
@@ -32,6 +32,15 @@ class Started(NamedTuple):
     pidfd: int
     console: int | None
     warnings: tuple[str, ...] = ()
+
+
+class Probed(NamedTuple):
+    """How a probe ended: None when its time was over and it was killed. `output`: of both streams, cut."""
+
+    status: int | None
+    output: str
+    started_ns: int
+    ended_ns: int
 
 
 class ContainerState(NamedTuple):
@@ -98,6 +107,14 @@ class Monitor:
     async def exec(self, id: str, exec_id: str, process: dict[str, Any], stdio: Stdio) -> Started:
         """Run a further process (an OCI Process object)."""
         return await self._begin("exec", {"id": id, "exec_id": exec_id, "process": process}, stdio, ())
+
+    async def probe(self, id: str, args: Sequence[str], seconds: float) -> Probed:
+        """Run a command as the container's own process would be, bounded in output and time, and learn how it ended.
+
+        Nothing is kept of it. Raises what `exec` raises when it cannot be run.
+        """
+        status, output, at_ns, end_ns = await self._connection.ask("probe", id=id, args=list(args), seconds=seconds)
+        return Probed(status, output, at_ns, end_ns)
 
     async def kill(self, id: str, signal: int, *, all: bool = False) -> None:
         """FailedPrecondition when it does not run."""

@@ -30,12 +30,13 @@ from wherry.spec import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from wherry.kernel.cgroups import Cgroup
     from wherry.runtime.forker import Forker
-    from wherry.runtime.launch import Launched, Waiting
+    from wherry.runtime.launch import Launched
+    from wherry.runtime.waiting import Waiting
     from wherry.spec.mount import Mount
 
 __all__ = ["Runtime", "Status", "load_config", "state_document"]
@@ -184,8 +185,31 @@ class Runtime:
     ) -> Waiting[Launched]:
         """Run another process in a running container. `process`: an OCI Process object."""
         saved = StateFile(self.root, identifier)
+
+        def record_it(started: Process) -> None:
+            saved.add_exec(exec_id, started)
+
+        try:
+            return (yield from self.join(saved, lambda config: process, stdio, record_it, preserve=preserve))
+        except errors.WherryError:
+            # It was noted when it was born, and it never became what was asked for.
+            saved.remove_exec(exec_id)
+            raise
+
+    def join(
+        self,
+        saved: StateFile,
+        process_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        stdio: tuple[int, int, int],
+        record_it: Callable[[Process], None],
+        *,
+        preserve: int = 0,
+    ) -> Waiting[Launched]:
+        """`exec`, of the process that `process_of` makes of the container's configuration, noted by `record_it`."""
+        identifier = saved.id
         record, init = self._running(saved)
         config = load_config(record.bundle)
+        process = process_of(config)
         group = cgroup_room.cgroup(record.cgroup)
         pidfd = processes.pidfd_open(init.pid)
         fds = [pidfd]
@@ -207,18 +231,9 @@ class Runtime:
                 say_go=False,
                 cgroup_fd=_open_cgroup(group, self._version, fds),
             )
-
-            def record_it(started: Process) -> None:
-                saved.add_exec(exec_id, started)
-
             return (yield from launch.launch_process(prepared, group.entry_fds, record_it, self._forker))
         except OSError as error:
-            saved.remove_exec(exec_id)
             raise errors.Internal(f"exec in container {identifier}: {error}") from error
-        except errors.WherryError:
-            # It was noted when it was born, and it never became what was asked for.
-            saved.remove_exec(exec_id)
-            raise
         finally:
             launch.close_all(fds)
 

@@ -1,7 +1,7 @@
 """From a plan to a running process: the clone, the child's work, and the conversation between the two.
 
-The functions that wait are generators: they yield a descriptor and are resumed when it is readable. So the monitor can
-start many containers at a time in one thread, and a command simply polls (`drive`).
+The functions that wait are generators: they yield what they wait for (waiting.py). So the monitor can start many
+containers at a time in one thread, and a command simply polls (`drive`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from wherry.runtime.mount_plan import write_maps
 from wherry.runtime.rootfs import require_null
 from wherry.runtime.scene import Scene
 from wherry.runtime.state import Process
+from wherry.runtime.waiting import drive as drive
 from wherry.spec import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
-    from typing import Any, NamedTuple, TypeVar
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, NamedTuple
 
     from wherry.runtime.forker import Forker
     from wherry.runtime.scene import Operation
-
-    T = TypeVar("T")
-    Waiting = Generator[int, None, T]
+    from wherry.runtime.waiting import Waiting
 else:
     from wherry.kernel.tuples import NamedTuple
 
@@ -386,20 +385,6 @@ def failure(error: dict[str, Any]) -> errors.WherryError:
 
 
 _KINDS = ("InvalidArgument", "NotFound", "PermissionDenied", "FailedPrecondition", "Unimplemented", "Internal")
-
-
-def drive(waiting: Waiting[T]) -> T:
-    """Run a generator to its end, polling for what it waits for."""
-    try:
-        fd = next(waiting)
-        while True:
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            poll.poll()
-            fd = waiting.send(None)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
 
 
 def close_all(fds: Iterable[int]) -> None:

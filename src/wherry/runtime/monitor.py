@@ -20,14 +20,16 @@ from wherry.kernel import processes
 from wherry.runtime.container import Runtime
 from wherry.runtime.monitor_requests import Requests
 from wherry.runtime.state import Exit, Process, StateFile, list_ids
+from wherry.runtime.waiting import Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Generator
+    from collections.abc import Callable
     from typing import Any
 
     from wherry.ipc.server import Call
+    from wherry.runtime.waiting import Awaited, Waiting
 
 
 class Monitor:
@@ -48,22 +50,39 @@ class Monitor:
     def _serve(self, call: Call, operation: str, arguments: dict[str, Any], fds: list[int]) -> None:
         self._advance(self._requests.begin(operation, arguments, fds), call)
 
-    def _advance(self, task: Generator[int, None, tuple[Any, list[int]]], call: Call) -> None:
-        """Run a request until it waits for a descriptor or ends."""
+    def _advance(self, task: Waiting[tuple[Any, list[int]]], call: Call) -> None:
+        """Run a request until it waits for something or ends."""
         try:
-            fd = next(task)
+            awaited = next(task)
         except StopIteration as stop:
             value, fds = stop.value
             call.answer(value, fds)
         except Exception as error:  # noqa: BLE001 - the root of a task: one request must not end all containers' watch
             call.fail(error)
         else:
+            self._await(awaited, lambda: self._advance(task, call))
 
-            def resume(events: int) -> None:
+    def _await(self, awaited: Awaited, resume: Callable[[], None]) -> None:
+        """Call `resume` when what a task waits for (waiting.py) has come."""
+        if isinstance(awaited, float):
+            self._poller.call_later(awaited, resume)
+            return
+        fds = awaited.fds if isinstance(awaited, Wait) else (awaited,)
+
+        def end() -> None:
+            for fd in fds:
                 self._poller.remove(fd)
-                self._advance(task, call)
+            resume()
 
-            self._poller.add(fd, READABLE, resume)
+        timer = self._poller.call_later(awaited.seconds, end) if isinstance(awaited, Wait) else None
+
+        def ready(events: int) -> None:
+            if timer is not None:
+                timer.cancel()
+            end()
+
+        for fd in fds:
+            self._poller.add(fd, READABLE, ready)
 
     # -- processes -------------------------------------------------------------------------------------------------
     def watch(self, identifier: str, exec_id: str | None, process: Process, pidfd: int) -> None:

@@ -6,18 +6,20 @@ import os
 
 from wherry import errors
 from wherry.runtime.launch import close_all
+from wherry.runtime.probe import probe
 from wherry.spec.mount import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from typing import Any
 
     from wherry.runtime.container import Runtime, Status
     from wherry.runtime.launch import Launched
     from wherry.runtime.state import Process
+    from wherry.runtime.waiting import Waiting
 
-    Answer = Generator[int, None, tuple[Any, list[int]]]
+    Answer = Waiting[tuple[Any, list[int]]]
     Arguments = dict[str, Any]
 
 
@@ -34,6 +36,7 @@ class Requests:
             "create": self._create,
             "start": self._start,
             "exec": self._exec,
+            "probe": self._probe,
             "kill": self._kill,
             "delete": self._delete,
             "pause": self._pause,
@@ -90,6 +93,10 @@ class Requests:
         identifier, exec_id = arguments["id"], arguments["exec_id"]
         launched = yield from self._runtime.exec(identifier, exec_id, arguments["process"], stdio)
         return self._started(identifier, exec_id, launched)
+
+    def _probe(self, arguments: Arguments, fds: list[int]) -> Answer:
+        found = yield from probe(self._runtime, arguments["id"], arguments["args"], arguments["seconds"])
+        return list(found), []
 
     def _started(self, identifier: str, exec_id: str | None, launched: Launched) -> tuple[Any, list[int]]:
         fds = [os.dup(launched.pidfd)]

@@ -14,7 +14,10 @@ from wherry.spec.decode import document, key
 @document("pascal")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthConfig:
-    """A health check; durations in nanoseconds. `test[0]` is NONE, CMD or CMD-SHELL; empty inherits the image's."""
+    """A health check; durations in nanoseconds. `test[0]` is NONE, CMD or CMD-SHELL; empty inherits the image's.
+
+    `on_failure` is Wherry's own: what follows from "unhealthy": none, restart, stop or kill.
+    """
 
     test: tuple[str, ...] | None = None
     interval: int = 0
@@ -22,6 +25,7 @@ class HealthConfig:
     start_period: int = 0
     start_interval: int = 0
     retries: int = 0
+    on_failure: str = ""
 
 
 @document("pascal")

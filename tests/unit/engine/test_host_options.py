@@ -214,9 +214,11 @@ def test_nothing_is_silently_dropped(host: dict[str, Any]) -> None:
         check_host(ContainerConfig(), found, NetworkingConfig())
 
 
-def test_a_health_check_is_refused_and_its_absence_is_not() -> None:
-    with pytest.raises(WherryError, match="health checks"):
-        check_config(decode(ContainerConfig, {"Healthcheck": {"Test": ["CMD", "true"]}}))
+def test_a_health_check_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(WherryError, match="unknown kind of health check"):
+        check_config(decode(ContainerConfig, {"Healthcheck": {"Test": ["HTTP", "/"]}}))
+    with pytest.raises(WherryError, match="unknown action"):
+        check_config(decode(ContainerConfig, {"Healthcheck": {"Test": ["CMD", "true"], "OnFailure": "burn"}}))
     check_config(decode(ContainerConfig, {"Healthcheck": {"Test": ["NONE"]}}))
     check_host(ContainerConfig(), HostConfig(log_config=LogConfig(type="json-file")), NetworkingConfig())
 

@@ -46,6 +46,11 @@ class Started(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class Probed(NamedTuple):
+    status: int | None
+    output: str
+
+
 class Row(NamedTuple):
     id: str
     status: str
@@ -97,6 +102,7 @@ class World:
         self.streams: dict[str, list[int]] = {}
         self.clients: list[Monitor] = []
         self.next_pid = 100_000_000
+        self.health: int | None = None  # what every probe ends with, if given
         self.root = directory / "root"
         (self.root / "etc").mkdir(parents=True)
         (self.root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
@@ -338,6 +344,16 @@ class Monitor:
             os.write(stdio.stdout, json.dumps(process).encode())
         self.report(Exit(id, exec_id, 3))
         return Started(self._world.next_pid, 7, os.open("/dev/null", os.O_RDONLY), None)
+
+    async def probe(self, id: str, args: Sequence[str], seconds: float) -> Probed:
+        """Probes: "exit N SAID", "missing", and "hang", which is killed when its time is over."""
+        self._refuse(args[0])
+        if args[0] == "hang":
+            await asyncio.sleep(seconds)
+            return Probed(None, "half")
+        if self._world.health is not None:
+            return Probed(self._world.health, "told")
+        return Probed(int(args[1]), " ".join(args[2:]))
 
     async def kill(self, id: str, signal: int, *, all: bool = False) -> None:
         self._world.step()
