@@ -103,5 +103,5 @@ def test_events_volumes_networks(sdk: "DockerClient", api: Api, image: str, name
     assert {network.name for network in sdk.networks.list()} >= {"bridge", "host", "none"}
     assert sdk.networks.get("bridge").attrs["Driver"] == "bridge"
     # Its form changed with API 1.52.
-    assert {"LayersSize", "ImagesUsage"} & sdk.df().keys()
+    assert {"LayersSize", "ImageUsage"} & sdk.df().keys()
     assert sdk.info()["OSType"] == "linux"

@@ -101,9 +101,9 @@ def _shape_event(call: Call, event: dict[str, Any]) -> dict[str, Any]:
 
 
 _USAGE = (
-    ("container", "Containers", "ContainersUsage"),
-    ("image", "Images", "ImagesUsage"),
-    ("volume", "Volumes", "VolumesUsage"),
+    ("container", "Containers", "ContainerUsage"),
+    ("image", "Images", "ImageUsage"),
+    ("volume", "Volumes", "VolumeUsage"),
     ("build-cache", "BuildCache", "BuildCacheUsage"),
 )
 

@@ -177,7 +177,7 @@ def test_disk_usage_in_each_version(serve: Serve) -> None:
             return set((await ask(path, "GET", target)).json)
 
         old = {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
-        new = {"ImagesUsage", "ContainersUsage", "VolumesUsage", "BuildCacheUsage"}
+        new = {"ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage"}
         assert await fields("/v1.51/system/df") == old
         assert await fields("/v1.52/system/df") == old | new
         assert await fields("/v1.53/system/df") == new
