@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote_plus
 
@@ -32,6 +32,9 @@ class SocketKeeper(Protocol):
 
     def list(self) -> list[dict[str, Any]]:
         """All."""
+
+    def operations(self) -> Mapping[str, Sequence[str]]:
+        """The routes ("METHOD /path") of every operation that can be allowed."""
 
     def inspect(self, name: str) -> dict[str, Any]:
         """One; NotFound."""
@@ -100,10 +103,11 @@ class Query:
             raise InvalidArgument(f'invalid value for "{name}": "{value}" is not a Unix time', object=name)
         return float(value)
 
-    def without(self, *names: str) -> "Query":
-        """The same without these parameters."""
+    def edited(self, **values: str | None) -> "Query":
+        """The same with these parameters; None: without them."""
         query = Query("")
-        query._values = {name: values for name, values in self._values.items() if name not in names}
+        query._values = {name: found for name, found in self._values.items() if name not in values}
+        query._values |= {name: [value] for name, value in values.items() if value is not None}
         return query
 
     def filters(self) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from wherry.api import (
     execs,
     images,
     networks,
+    sockets,
     stats,
     streams,
     system,
@@ -24,29 +25,18 @@ from wherry.api import (
     volumes,
     websocket,
 )
-from wherry.api.call import Call, Query, SocketKeeper, TooLarge, Version
+from wherry.api.call import Call, Query, SocketKeeper, Version
 from wherry.api.connection import ConnectionServer, connection_of
 from wherry.api.gates import Gate, pass_gates
 from wherry.api.reply import MAXIMUM_VERSION, MINIMUM_VERSION, Answer, Reply, TakenOver, reply_error
 from wherry.api.router import Route, Router
+from wherry.api.status import status_of
 
 if TYPE_CHECKING:
     from wherry.engine import Engine
 
 log = logging.getLogger("wherry.api")
 
-STATUS: dict[type[errors.WherryError], int] = {
-    errors.InvalidArgument: 400,
-    errors.Unauthenticated: 401,
-    errors.PermissionDenied: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.FailedPrecondition: 409,
-    TooLarge: 413,
-    errors.Internal: 500,
-    errors.Unimplemented: 501,
-    errors.Unavailable: 503,
-}
 _NEWEST: Version = tuple(int(part) for part in MAXIMUM_VERSION.split("."))
 _OLDEST: Version = tuple(int(part) for part in MINIMUM_VERSION.split("."))
 _VERSIONED = re.compile(r"/v([0-9][0-9.]*)(/.*)")
@@ -61,6 +51,7 @@ _MODULES = (
     images,
     volumes,
     networks,
+    sockets,
     websocket,
     unsupported,
 )
@@ -140,15 +131,6 @@ class Api:
 
 async def _not_found(call: Call) -> Answer:
     return reply_error(404, "page not found")
-
-
-def status_of(error: errors.WherryError) -> int:
-    """The HTTP status of an error of the tree."""
-    for kind in type(error).__mro__:
-        status = STATUS.get(kind)
-        if status is not None:
-            return status
-    return 500
 
 
 @lru_cache(maxsize=64)

@@ -113,9 +113,14 @@ class _Daemon:
 
     async def _serve(self, engine: "Engine") -> None:
         from wherry.api import Api, over_tls
+        from wherry.daemon.scoped import ScopedSockets
 
         loop = asyncio.get_running_loop()
-        factory = Api(engine).server()
+        api = Api(engine)
+        sockets = ScopedSockets(api, engine.store, self._config.exec_root / "sockets", self._config.data_root / "audit")
+        api.sockets = sockets
+        await sockets.restore()
+        factory = api.server()
         context = tls_context(self._settings) if uses_tls(self._settings) else None
         servers = []
         for listener in self._listeners:
@@ -132,7 +137,8 @@ class _Daemon:
         notify("STOPPING=1")
         for server in servers:
             server.close()
-        await factory.stop(self._config.shutdown_timeout)
+        seconds = self._config.shutdown_timeout
+        await asyncio.gather(factory.stop(seconds), sockets.close(seconds))
 
     def _on_stop(self, number: int) -> None:
         if self._stop.is_set():

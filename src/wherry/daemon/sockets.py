@@ -1,23 +1,20 @@
 """Listening sockets: unix://, tcp:// and fd:// (systemd's socket activation)."""
 
-import grp
 import logging
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.daemon.settings import Settings
-from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, WherryError
+from wherry.daemon.unix_socket import bind_unix, find_group
+from wherry.errors import FailedPrecondition, InvalidArgument
 
 log = logging.getLogger("wherry.daemon")
 
 _BACKLOG = 1024
-_PATH_MAX = 107
-"""Of a unix socket's address (unix(7), sun_path less its final zero)."""
 _FIRST_FD = 3
 """The first descriptor passed by the service manager (sd_listen_fds(3))."""
 
@@ -72,66 +69,20 @@ def _listen(host: str, settings: Settings) -> Iterable[Listener]:
 
 
 def _listen_unix(path: Path, settings: Settings) -> Listener:
-    if not path.is_absolute() or len(os.fsencode(path)) > _PATH_MAX:
-        raise InvalidArgument(f"invalid unix socket path {path}", hint=f"absolute, at most {_PATH_MAX} bytes")
-    _check_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        path.unlink(missing_ok=True)
-        # The file takes its mode from the socket (less the umask): nobody gets in before the group is set.
-        os.fchmod(bound.fileno(), 0o600)
-        bound.bind(os.fspath(path))
-        group = _group(settings)
-        if group is not None:
-            os.chown(path, 0, group)
-        os.chmod(path, 0o660)
-        bound.listen(_BACKLOG)
-        inode = path.lstat().st_ino
-    except OSError as error:
-        bound.close()
-        raise FailedPrecondition(f"cannot listen on {path}: {error.strerror}", object=str(path)) from error
-    except WherryError:
-        bound.close()
-        path.unlink(missing_ok=True)
-        raise
-    return Listener(bound, f"unix://{path}", path=path, inode=inode)
-
-
-def _check_free(path: Path) -> None:
-    """A socket nobody listens on is what a killed daemon left; anything else is somebody's."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise Conflict(
-                f"{path} exists and is not a socket", object=str(path), hint="remove it or choose another -H"
-            )
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(2)
-        try:
-            probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except OSError:
-            # It is there but busy.
-            pass
-    raise Conflict(f"another daemon listens on {path}", object=str(path), hint="stop it or choose another -H")
+    group = _group(settings)
+    bound = bind_unix(path, group=-1 if group is None else group)
+    return Listener(bound, f"unix://{path}", path=path, inode=path.lstat().st_ino)
 
 
 def _group(settings: Settings) -> int | None:
     name = settings.text("group")
     if not name:
         return None
-    if name.isdigit():
-        return int(name)
     try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
+        return find_group(name)
+    except InvalidArgument:
         if "group" in settings.given:
-            raise InvalidArgument(
-                f"group {name} not found", object=name, hint=f"groupadd {name}, or another --group"
-            ) from None
+            raise
         log.debug("no group %s: the unix socket is root's alone", name)
         return None
 

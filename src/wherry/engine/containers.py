@@ -4,8 +4,8 @@ import asyncio
 import builtins
 import json
 import socket
-from collections.abc import AsyncIterator
-from typing import Any, BinaryIO
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 from wherry.engine import creation, files, lifecycle, stats
 from wherry.engine.container import Container, WaitResult
@@ -27,12 +27,25 @@ _SAMPLE_SECONDS = 1.0
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
 
+class Identity(NamedTuple):
+    """By what a container is known."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+
+
 class Containers:
     """Every operation on containers. `id` may be an id, a unique prefix of one, or a name."""
 
     def __init__(self, core: Core, execs: Execs) -> None:
         self._core = core
         self._execs = execs
+
+    def identity(self, id: str) -> Identity:
+        """Its full id, name and labels; errors as `resolve`."""
+        container = self._find(id)
+        return Identity(container.id, container.name, container.definition.config.labels or {})
 
     def resolve(self, id: str) -> str:
         """The full id; NotFound "No such container: x", InvalidArgument when a prefix fits several."""
