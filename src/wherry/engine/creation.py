@@ -19,7 +19,7 @@ from wherry.engine.names import make_name
 from wherry.engine.oci_spec import is_ulimit
 from wherry.engine.ports import expand_ports, port_requests
 from wherry.engine.records import Definition, MountPoint, State, definition_key, dump, state_key
-from wherry.engine.security import capabilities, parse_security_options
+from wherry.engine.security import capabilities, confinement_warnings, parse_security_options
 from wherry.engine.validation import check_config, check_host
 from wherry.errors import InvalidArgument, NotFound, WherryError
 from wherry.images.image import Image
@@ -63,6 +63,7 @@ async def create(
         raise InvalidArgument(error.message, object=error.object) from None
     points = tuple(replace(point, name=secrets.token_hex(32)) if point.anonymous else point for point in points)
     warn(host, warnings)
+    warnings += confinement_warnings(parse_security_options(host.security_opt))
     id = secrets.token_hex(32)
     name = name or make_name(core.index.taken)
     core.index.reserve(name, id)

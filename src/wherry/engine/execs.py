@@ -17,7 +17,7 @@ from wherry.engine.exec_streams import ExecStream, FailedStream, PipeStream
 from wherry.engine.lifecycle import not_running
 from wherry.engine.oci_spec import capability_sets, environment, rlimits, user_document
 from wherry.engine.parts import Exit, Stdio
-from wherry.engine.security import capabilities, parse_security_options, supported_capabilities
+from wherry.engine.security import apparmor_profile, capabilities, parse_security_options, supported_capabilities
 from wherry.engine.users import Identity
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, WherryError
 from wherry.spec.docker import ExecConfig
@@ -148,6 +148,9 @@ class Execs:
             "capabilities": capability_sets(bounding, identity.uid),
             "noNewPrivileges": parse_security_options(host.security_opt).no_new_privileges,
         }
+        profile = apparmor_profile(parse_security_options(host.security_opt), host.privileged or config.privileged)
+        if profile:
+            document["apparmorProfile"] = profile
         limits = rlimits(host.ulimits or (), self._core.config.default_ulimits)
         if limits:
             document["rlimits"] = limits

@@ -13,6 +13,7 @@ from typing import Any
 from wherry.engine.records import Definition, MountPoint
 from wherry.engine.resources import devices, resources
 from wherry.engine.security import (
+    apparmor_profile,
     capabilities,
     masked_paths,
     parse_security_options,
@@ -106,6 +107,9 @@ def process(definition: Definition, inputs: Inputs) -> dict[str, Any]:
     }
     if config.tty and host.console_size and all(host.console_size[:2]) and len(host.console_size) == 2:
         document["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
+    profile = apparmor_profile(options, host.privileged)
+    if profile:
+        document["apparmorProfile"] = profile
     limits = rlimits(host.ulimits or (), inputs.default_ulimits)
     if limits:
         document["rlimits"] = limits
@@ -183,6 +187,8 @@ def _root_propagation(mounts: Sequence[MountPoint]) -> str:
 def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
     host = definition.host
     writable = "rw" if host.privileged else "ro"
+    options = parse_security_options(host.security_opt)
+    cgroups = writable if options.writable_cgroups is None else "rw" if options.writable_cgroups else "ro"
     mounts: list[dict[str, Any]] = [
         _mount("/proc", "proc", "proc", _NODEV),
         _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -193,7 +199,7 @@ def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         _mount("/sys", "sysfs", "sysfs", [*_NODEV, writable]),
-        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [writable, *_NODEV]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [cgroups, *_NODEV]),
         _mount("/dev/mqueue", "mqueue", "mqueue", _NODEV),
     ]
     # A new mount of mqueue in the host's IPC namespace shows the same queues as the host's own, where it has one.

@@ -5,8 +5,10 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from wherry.errors import InvalidArgument, Unimplemented
+from wherry.engine import apparmor
+from wherry.errors import InvalidArgument
 from wherry.kernel.capabilities import BIT_OF
 from wherry.spec.docker import HostConfig
 from wherry.spec.seccomp import default_oci_profile, docker_profile_to_oci
@@ -36,64 +38,76 @@ _MAX_PROFILE = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """--security-opt, parsed. `seccomp`: "" the default profile, "unconfined", or a profile as JSON."""
+    """--security-opt, parsed. `seccomp`: "" the default profile, "unconfined", or a profile as JSON.
+
+    `writable_cgroups` None: as privileged says. `apparmor`: "" the default profile. `labels`: SELinux's, "disable"
+    among them.
+    """
 
     seccomp: str = ""
     no_new_privileges: bool = False
     unmask_system: bool = False
+    writable_cgroups: bool | None = None
+    apparmor: str = ""
+    labels: tuple[str, ...] = ()
 
 
 def parse_security_options(options: Sequence[str] | None) -> SecurityOptions:
-    """InvalidArgument for unknown options; Unimplemented for those this kernel or Wherry cannot honour."""
-    seccomp, no_new, unmask = "", False, False
-    for option in options or ():
+    """InvalidArgument for what is no option, in docker's words; of an option given twice the last counts."""
+    if not options:
+        return _NO_OPTIONS
+    return _parse_options(tuple(options))
+
+
+_NO_OPTIONS = SecurityOptions()
+
+
+@functools.lru_cache(maxsize=32)
+def _parse_options(options: tuple[str, ...]) -> SecurityOptions:
+    found: dict[str, Any] = {}
+    labels: list[str] = []
+    for option in options:
         # The old form with a colon is still accepted by docker.
         separator = "=" if "=" in option else ":"
-        name, found, value = option.partition(separator)
-        if option in ("no-new-privileges", "systempaths=unconfined", "label=disable", "label:disable"):
-            no_new = no_new or option == "no-new-privileges"
-            unmask = unmask or option == "systempaths=unconfined"
-        elif not found:
+        name, given, value = option.partition(separator)
+        if not given and option in _SWITCHES:
+            found[_SWITCHES[option]] = True
+        elif not given:
             raise InvalidArgument(f'invalid --security-opt 1: "{option}"', object=option)
-        elif name == "no-new-privileges":
-            no_new = _parse_bool(option, value)
+        elif name in _SWITCHES:
+            found[_SWITCHES[name]] = _parse_bool(option, value)
         elif name == "seccomp":
-            seccomp = _check_profile(value)
+            found["seccomp"] = _check_profile(value)
         elif name == "apparmor":
-            _check_apparmor(value)
+            found["apparmor"] = value
         elif name == "label":
-            raise Unimplemented(f"SELinux labels are not supported: {option}", hint="use label=disable")
+            labels.append(value)
+        elif option == "systempaths=unconfined":
+            found["unmask_system"] = True
         else:
             raise InvalidArgument(f'invalid --security-opt 2: "{option}"', object=option)
-    return SecurityOptions(seccomp, no_new, unmask)
+    return SecurityOptions(**found, labels=tuple(labels))
+
+
+_SWITCHES = {"no-new-privileges": "no_new_privileges", "writable-cgroups": "writable_cgroups"}
+_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 
 
 def _parse_bool(option: str, value: str) -> bool:
-    if value.lower() not in ("true", "false", "1", "0"):
+    if value not in _TRUE + _FALSE:
         raise InvalidArgument(f'invalid --security-opt 2: "{option}"', object=option)
-    return value.lower() in ("true", "1")
+    return value in _TRUE
 
 
 def _check_profile(value: str) -> str:
     if value == "builtin":
         return ""
-    if value == "unconfined":
+    if value in ("", "unconfined"):
         return value
     if len(value) > _MAX_PROFILE:
         raise InvalidArgument("the seccomp profile is larger than 4 MiB")
     _compile_profile(value, frozenset())
     return value
-
-
-def _check_apparmor(profile: str) -> None:
-    if profile != "unconfined" and not os.path.exists("/sys/kernel/security/apparmor/profiles"):
-        raise Unimplemented(
-            f"this kernel has no AppArmor, so the profile {profile!r} cannot be applied",
-            object="apparmor",
-            hint="leave --security-opt apparmor out or say apparmor=unconfined",
-        )
-    if profile != "unconfined":
-        raise Unimplemented("AppArmor profiles are not supported yet", object="apparmor")
 
 
 @functools.lru_cache(maxsize=256)
@@ -106,7 +120,7 @@ def capabilities(add: tuple[str, ...], drop: tuple[str, ...], privileged: bool) 
     base: tuple[str, ...] = supported_capabilities() if "ALL" in added else DEFAULT_CAPABILITIES
     if "ALL" in dropped:
         base = ()
-    kept = [name for name in base if name not in dropped]
+    kept = [name for name in base if name not in dropped and name in supported_capabilities()]
     return tuple(dict.fromkeys([*kept, *(name for name in added if name != "ALL")]))
 
 
@@ -117,6 +131,12 @@ def _capability(text: str, option: str) -> str:
     full = name if name.startswith("CAP_") else f"CAP_{name}"
     if full not in BIT_OF:
         raise InvalidArgument(f'invalid {option}: unknown capability: "{full}"', object=text)
+    if full not in supported_capabilities():
+        raise InvalidArgument(
+            f"invalid {option}: capability not supported by your kernel or not available in the current environment: "
+            f'"{full}"',
+            object=text,
+        )
     return full
 
 
@@ -146,6 +166,24 @@ def _compile_profile(text: str, bounding: frozenset[str]) -> str:
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"Decoding seccomp profile failed: {error}", object="seccomp") from None
     return json.dumps(docker_profile_to_oci(profile, bounding, uname.release, uname.machine), separators=(",", ":"))
+
+
+def confinement_warnings(options: SecurityOptions) -> list[str]:
+    """What is asked of security modules this machine does not have: docker leaves it out without a word."""
+    found = []
+    if options.apparmor not in ("", "unconfined") and not apparmor.is_enabled():
+        found.append(f"AppArmor is not enabled on this machine: the profile {options.apparmor!r} is not applied.")
+    labels = [label for label in options.labels if label != "disable"]
+    if labels:
+        found.append(f"SELinux is not enabled: label={labels[0]} has no effect.")
+    return found
+
+
+def apparmor_profile(options: SecurityOptions, privileged: bool) -> str:
+    """The AppArmor profile a container runs under, "" for none."""
+    if not apparmor.is_enabled() or options.apparmor == "unconfined":
+        return ""
+    return options.apparmor or ("" if privileged else apparmor.DEFAULT)
 
 
 def masked_paths(host: HostConfig, options: SecurityOptions) -> tuple[str, ...]:

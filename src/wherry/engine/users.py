@@ -42,6 +42,8 @@ def read_accounts(root_fd: int) -> Accounts:
 def identify(user: str, additional: tuple[str, ...], accounts: Accounts) -> Identity:
     """`user` as docker writes it ("", "name", "uid", "name:group", ...) and the groups of --group-add."""
     name, _, group = user.partition(":")
+    for text in (name, group, *additional):
+        _refuse_negative(text)
     entry = _find_user(name or "0", accounts.passwd)
     if entry is None and not _is_number(name or "0"):
         raise Internal(f"unable to find user {name}: no matching entries in passwd file", object=name)
@@ -65,6 +67,11 @@ def _group_id(text: str, groups: str) -> int:
     if _is_number(text):
         return _number(text)
     raise Internal(f"unable to find group {text}: no matching entries in group file", object=text)
+
+
+def _refuse_negative(text: str) -> None:
+    if text.startswith("-") and _is_number(text[1:]):
+        raise InvalidArgument("uids and gids must be in range 0-2147483647", object=text)
 
 
 def _is_number(text: str) -> bool:

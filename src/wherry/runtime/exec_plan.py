@@ -51,6 +51,8 @@ def operations(
         score = d.mapping(config, "process").get("oomScoreAdj")
     if isinstance(score, int):
         steps.append(setup.OomScore(score))
+    if process_plan.profile(spec):
+        steps.append(setup.OpenConfinement())
     steps.append(setup.JoinProcess(flags, not _has_own_mounts(config)))
     if record.user_namespace:
         steps.append(setup.BecomeRoot(False))

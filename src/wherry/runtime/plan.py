@@ -108,6 +108,8 @@ def build(
     if user:
         steps.append(setup.BecomeRoot(True))
     steps += _namespace_settings(config, linux, names)
+    if process_plan.profile(spec):
+        steps.append(setup.OpenConfinement())
     if borrowed:
         steps.append(setup.BorrowMounts(dict(names.joined).get("mount", "")))
     steps += inside

@@ -166,6 +166,24 @@ def _require_inside(cwd: str) -> None:
         raise Refused("InvalidArgument", f"working directory {cwd!r} is outside of the container's root")
 
 
+class Confine(NamedTuple):
+    """Enter an AppArmor profile at exec."""
+
+    profile: str
+
+    def describe(self) -> str:
+        return f"apply the AppArmor profile {self.profile}"
+
+    def apply(self, scene: Scene) -> None:
+        try:
+            os.write(scene.confinement, f"exec {self.profile}".encode())
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise Refused("FailedPrecondition", f"the AppArmor profile {self.profile!r} is not loaded")
+        os.close(scene.confinement)
+
+
 class Identity(NamedTuple):
     """User, groups, umask, working directory, capabilities; in the order in which each is still allowed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 
-from wherry.errors import InvalidArgument
+from wherry.errors import FailedPrecondition, InvalidArgument
 from wherry.kernel import capabilities
 from wherry.runtime import document as d
 from wherry.runtime import process as p
@@ -28,16 +28,31 @@ def check(process: Mapping[str, Any]) -> tuple[str, ...]:
         raise InvalidArgument("config.json: process.args is empty", hint="name a program to run")
     if not d.string(process, "cwd", "", "process.").startswith("/"):
         raise InvalidArgument("config.json: process.cwd must be an absolute path")
-    for unsupported in ("apparmorProfile", "selinuxLabel"):
-        if d.string(process, unsupported, "", "process.") not in ("", "unconfined"):
-            _require_lsm(unsupported)
+    if d.string(process, "selinuxLabel", "", "process.") not in ("", "unconfined"):
+        from wherry.errors import Unimplemented
+
+        raise Unimplemented("process.selinuxLabel is not supported", hint="leave it out, or use 'unconfined'")
+    if profile(process):
+        _require_apparmor()
     return args
 
 
-def _require_lsm(key: str) -> None:
-    from wherry.errors import Unimplemented
+def profile(process: Mapping[str, Any]) -> str:
+    """The AppArmor profile asked for, "" for none."""
+    found = d.string(process, "apparmorProfile", "", "process.")
+    return "" if found == "unconfined" else found
 
-    raise Unimplemented(f"process.{key} is not supported", hint="leave it out, or use 'unconfined'")
+
+def _require_apparmor() -> None:
+    try:
+        with open("/sys/module/apparmor/parameters/enabled", "rb") as file:
+            if file.read(1) == b"Y":
+                return
+    except FileNotFoundError:
+        pass
+    raise FailedPrecondition(
+        "process.apparmorProfile: this kernel has no AppArmor", hint="leave it out, or use 'unconfined'"
+    )
 
 
 def early(process: Mapping[str, Any], identifier: str, keyring: bool = True) -> list[Operation]:
@@ -101,11 +116,14 @@ def finish(process: Mapping[str, Any], identity: p.Identity, filter: p.Seccomp |
     """The last steps. A filter without no_new_privs needs CAP_SYS_ADMIN and must come before the identity is taken on;
     with it, right before exec, so that the filter need not allow what the identity takes."""
     execute = p.Execute(check(process), environment(process))
+    name = profile(process)
+    first: list[Operation] = [p.Confine(name)] if name else []
+    first.append(p.SealDescriptors())
     if filter is None:
-        return [p.SealDescriptors(), identity, execute]
+        return [*first, identity, execute]
     if identity.no_new_privs:
-        return [p.SealDescriptors(), identity, filter, execute]
-    return [p.SealDescriptors(), p.WorkingDirectory(identity.cwd), filter, identity, execute]
+        return [*first, identity, filter, execute]
+    return [*first, p.WorkingDirectory(identity.cwd), filter, identity, execute]
 
 
 def _rlimits(process: Mapping[str, Any]) -> tuple[tuple[int, str, int, int], ...]:

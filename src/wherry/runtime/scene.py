@@ -40,6 +40,7 @@ class Scene:
     __slots__ = (
         "_heard",
         "channel",
+        "confinement",
         "console",
         "inside",
         "mask",
@@ -58,6 +59,7 @@ class Scene:
     def __init__(self, channel: _socket.socket, stdio: tuple[int, int, int], null: int) -> None:
         self.channel = channel  # SOCK_SEQPACKET to the parent; its closing by exec says "it runs"
         self.stdio = stdio  # -1: none
+        self.confinement = -1  # where the AppArmor profile of the next exec is written
         self.null = null  # the host's /dev/null, verified
         self.root = -1  # O_PATH of the new root directory
         self.trees: dict[str, int] = {}  # detached mounts the parent prepared, by the key of their operation

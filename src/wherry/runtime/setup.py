@@ -178,6 +178,26 @@ class TimeOffsets(NamedTuple):
         write_proc("/proc/self/timens_offsets", self.lines)
 
 
+class OpenConfinement(NamedTuple):
+    """Open the file by which a process chooses its AppArmor profile, while the host's procfs is still in reach.
+
+    Inside, /proc may be anything (CVE-2019-16884, CVE-2023-28642). Only who opened it may write to it.
+    """
+
+    def describe(self) -> str:
+        return "open the AppArmor attribute"
+
+    def apply(self, scene: Scene) -> None:
+        for path in ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"):
+            try:
+                scene.confinement = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+            files.require(scene.confinement, files.PROC_SUPER_MAGIC, path)
+            return
+        raise Refused("FailedPrecondition", "an AppArmor profile is asked for, and this kernel has no AppArmor")
+
+
 class BecomeRoot(NamedTuple):
     """Be root of the user namespace; of a new one once the parent has written its maps."""
 
