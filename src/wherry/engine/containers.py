@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from wherry.engine import creation, files, lifecycle, stats
+from wherry.engine import creation, files, lifecycle, replacement, stats
 from wherry.engine.container import Container, WaitResult
 from wherry.engine.core import Core
 from wherry.engine.creation import Created
@@ -17,10 +17,12 @@ from wherry.engine.files import PathStat
 from wherry.engine.filters import Filters, select
 from wherry.engine.inspection import inspect
 from wherry.engine.prune import prune
+from wherry.engine.replacement import Altered
 from wherry.engine.summaries import write_summaries
 from wherry.engine.top import top
 from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, Unimplemented
 from wherry.logs.reader import LogRecord, read_log
+from wherry.spec.alteration import Alteration
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 
 _SAMPLE_SECONDS = 1.0
@@ -97,6 +99,11 @@ class Containers:
     async def update(self, id: str, resources: HostConfig, restart: RestartPolicy | None) -> builtins.list[str]:
         """Change limits of a container, running or not; the warnings."""
         return await lifecycle.update(self._core, id, resources, restart)
+
+    async def alter(self, id: str, wanted: Alteration) -> Altered:
+        """Change what it was made from, keeping its id, name and files; started anew only where nothing else will do.
+        On any failure it is what it was."""
+        return await replacement.alter(self._core, id, wanted)
 
     def wait_registered(self, id: str, condition: str = "not-running") -> asyncio.Future[WaitResult]:
         """Register a waiter now (so that the API can send its headers) and return what to await.

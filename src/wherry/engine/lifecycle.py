@@ -221,37 +221,50 @@ async def rename(core: Core, reference: str, name: str) -> None:
 async def update(core: Core, reference: str, wanted: HostConfig, policy: RestartPolicy | None) -> list[str]:
     """Change limits, running or not; the warnings."""
     container = core.index.find(reference)
-    prefix = f"Cannot update container {container.id}: "
     async with container.lock:
         _check_there(core, container)
-        before = container.definition.host
-        try:
-            host, warnings = merge_limits(before, wanted, supported_limits())
-        except Conflict as error:
-            raise Conflict(prefix + error.message, object=container.id) from None
-        if policy is not None and policy.name:
-            if before.auto_remove:
-                raise Conflict(
-                    prefix + "Restart policy cannot be updated because AutoRemove is enabled for the container",
-                    object=container.id,
-                )
-            check_restart_policy(policy, host.auto_remove)
-            host = replace(host, restart_policy=policy)
-        if container.state.status in ("running", "paused") and host != before:
-            changes = await asyncio.to_thread(limit_changes, before, host)
-            await _apply(core, container, changes, prefix)
+        host, warnings = with_limits(container, wanted, policy)
+        await apply_limits(core, container, host)
         container.set_definition(host=host)
         core.save_definition(container)
     core.emit(container, "update")
     return warnings
 
 
-async def _apply(core: Core, container: Container, changes: dict[str, Any], prefix: str) -> None:
+def with_limits(container: Container, wanted: HostConfig, policy: RestartPolicy | None) -> tuple[HostConfig, list[str]]:
+    """Its host configuration with other limits and another restart policy, checked as docker does; the warnings."""
+    before = container.definition.host
+    prefix = _update_prefix(container)
+    try:
+        host, warnings = merge_limits(before, wanted, supported_limits())
+    except Conflict as error:
+        raise Conflict(prefix + error.message, object=container.id) from None
+    if policy is not None and policy.name:
+        if before.auto_remove:
+            raise Conflict(
+                prefix + "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                object=container.id,
+            )
+        check_restart_policy(policy, host.auto_remove)
+        host = replace(host, restart_policy=policy)
+    return host, warnings
+
+
+def _update_prefix(container: Container) -> str:
+    return f"Cannot update container {container.id}: "
+
+
+async def apply_limits(core: Core, container: Container, host: HostConfig) -> None:
+    """Under its lock: give its processes, if it has any, the limits of `host` in place of its own."""
+    before = container.definition.host
+    if container.state.status not in ("running", "paused") or host == before:
+        return
+    changes = await asyncio.to_thread(limit_changes, before, host)
     try:
         await (await core.backends.monitor()).update(container.id, changes)
     except Internal as error:
         # A value the kernel refuses: nothing of the record is changed.
-        raise Internal(prefix + error.message, object=container.id, hint=error.hint) from None
+        raise Internal(_update_prefix(container) + error.message, object=container.id, hint=error.hint) from None
 
 
 async def remove(core: Core, reference: str, *, force: bool, volumes: bool, link: bool) -> None:

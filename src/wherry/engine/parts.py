@@ -11,7 +11,7 @@ from wherry.images.image import Image
 from wherry.kernel.cgroups import Cgroup
 from wherry.logs.client import Streams
 from wherry.logs.target import LogTarget
-from wherry.network.endpoint import Endpoint, EndpointRequest
+from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest
 from wherry.snapshots import Snapshotter
 from wherry.spec.mount import Mount
 from wherry.state import Store
@@ -118,6 +118,7 @@ class Networks(Protocol):
     def start(self, live: Collection[Endpoint]) -> None: ...
     def connect(self, sandbox: str, request: EndpointRequest) -> Endpoint: ...
     def disconnect(self, sandbox: str) -> None: ...
+    def change_ports(self, sandbox: str, requests: Sequence[PortRequest], *, try_only: bool = False) -> Endpoint: ...
     def close(self) -> None: ...
 
 

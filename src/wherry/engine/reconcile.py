@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from wherry.engine import exits, health, launch, removal, shared_memory
+from wherry.engine import exits, health, launch, removal, replacement, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.parts import ContainerState
@@ -66,6 +66,7 @@ async def reconcile(core: Core) -> None:
     core.serving = True
     for container in live:
         core.health.resume(container, adopted=True)
+    replacement.resume(core, cut_short)
     _start_by_policy(core)
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from wherry.engine import DaemonConfig, Engine
 from wherry.engine.parts import Parts
 from wherry.errors import Conflict, FailedPrecondition, NotFound, PermissionDenied
 from wherry.logs.client import Streams
-from wherry.network.endpoint import Endpoint, EndpointRequest, PublishedPort
+from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest, PublishedPort
 from wherry.spec.digest import Digest
 from wherry.spec.mount import Mount
 from wherry.spec.oci_image import ImageConfig, RunConfig
@@ -246,16 +246,30 @@ class Networks:
             raise NotFound(f"failed to set up container networking: network {request.network} not found")
         if sandbox in self._world.endpoints:
             raise Conflict(f"{sandbox} is connected already")
-        taken = {port.host_port for endpoint in self._world.endpoints.values() for port in endpoint.ports}
-        ports = tuple(PublishedPort(p.container_port, p.proto, "0.0.0.0", p.host_port_start) for p in request.ports)
-        for port in ports:
-            if port.host_port in taken:
-                raise Conflict(f"Bind for 0.0.0.0:{port.host_port} failed: port is already allocated")
+        ports = self._take(sandbox, request.ports)
         driver = {"bridge": "bridge", "host": "host", "none": "null"}[request.network]
         netns = self._world.directory / "exec/netns" / sandbox
         endpoint = Endpoint(sandbox, netns, request.network, "n" * 64, driver, "e" * 64, ipv4="172.17.0.2", ports=ports)
         self._world.endpoints[sandbox] = endpoint
         return endpoint
+
+    def _take(self, sandbox: str, requests: Sequence[PortRequest]) -> tuple[PublishedPort, ...]:
+        others = [endpoint for endpoint in self._world.endpoints.values() if endpoint.sandbox != sandbox]
+        taken = {port.host_port for endpoint in others for port in endpoint.ports}
+        ports = tuple(PublishedPort(p.container_port, p.proto, "0.0.0.0", p.host_port_start) for p in requests)
+        for port in ports:
+            if port.host_port in taken:
+                raise Conflict(f"Bind for 0.0.0.0:{port.host_port} failed: port is already allocated")
+        return ports
+
+    def change_ports(self, sandbox: str, requests: Sequence[PortRequest], *, try_only: bool = False) -> Endpoint:
+        self._world.step()
+        endpoint = self._world.endpoints[sandbox]
+        changed = replace(endpoint, ports=self._take(sandbox, requests))
+        if try_only:
+            return endpoint
+        self._world.endpoints[sandbox] = changed
+        return changed
 
     def disconnect(self, sandbox: str) -> None:
         self._world.step()
