@@ -12,6 +12,7 @@ from aiohttp.web_request import BaseRequest
 
 from wherry import errors
 from wherry.api import (
+    alteration,
     archive,
     containers,
     execs,
@@ -44,6 +45,7 @@ _VERSIONED = re.compile(r"/v([0-9][0-9.]*)(/.*)")
 _MODULES = (
     system,
     containers,
+    alteration,
     streams,
     stats,
     execs,

@@ -21,6 +21,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "unpause": ("lifecycle", _C, "Unpause all processes within one or more containers"),
     "wait": ("lifecycle", _C, "Wait until one or more containers stop, then print their exit codes"),
     "rename": ("lifecycle", "CONTAINER NEW_NAME", "Rename a container"),
+    "update": ("update", f"[OPTIONS] {_C}", "Change limits, ports, environment, mounts and more of containers"),
     "rm": ("lifecycle", f"[OPTIONS] {_C}", "Remove one or more containers"),
     "inspect": ("inspect", "[OPTIONS] NAME|ID [NAME|ID...]", "Show everything known about objects of any kind"),
     "logs": ("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container"),
@@ -34,6 +35,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
         "Copy files between a container and this machine; `-` stands for a tar stream",
     ),
     "export": ("export", "[OPTIONS] CONTAINER", "Write a container's file system as a tar archive"),
+    "commit": ("commit", "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Make an image from a container's changes"),
     "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images"),
     "pull": ("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry"),
     "save": ("export", "[OPTIONS] IMAGE [IMAGE...]", "Write images to a tar archive"),
@@ -87,7 +89,10 @@ GROUPS = {
 }
 COMMON = ("run", "exec", "ps", "pull", "images", "login", "logout", "version", "info")
 # The same command under a group, and docker's other names for it.
-_BOTH = "attach cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause wait"
+_BOTH = (
+    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause "
+    "update wait"
+)
 _IN_CONTAINER = _BOTH.split()
 ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} | {
     "container ls": "ps",
@@ -115,13 +120,12 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
 _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
 _LATER = (
-    "build builder buildx bake checkpoint commit compose config manifest node plugin push search "
-    "secret service stack swarm trust update"
+    "build builder buildx bake checkpoint compose config manifest node plugin push search "
+    "secret service stack swarm trust"
 )
 NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
-        "container": "commit update",
         "image": "build push",
         "network": "create rm remove connect disconnect prune",
         "volume": "update",

@@ -27,14 +27,14 @@ def body(flags: Flags, image: str, command: list[str]) -> Document:
         "Tty": flags["tty"],
         "OpenStdin": flags["interactive"],
         "StdinOnce": flags["interactive"] and stdin,
-        "Env": _environment(flags),
+        "Env": environment(flags),
         "Cmd": command or None,
         "Image": image,
         "Volumes": {},
         "WorkingDir": flags["workdir"],
         "Entrypoint": None,
         "OnBuild": None,
-        "Labels": _labels(flags),
+        "Labels": labels(flags),
     }
     if "entrypoint" in flags:
         config["Entrypoint"] = [flags["entrypoint"]]
@@ -42,8 +42,8 @@ def body(flags: Flags, image: str, command: list[str]) -> Document:
         config["StopSignal"] = flags["stop-signal"]
     if "stop-timeout" in flags:
         config["StopTimeout"] = flags["stop-timeout"]
-    if health := _health(flags):
-        config["Healthcheck"] = health
+    if check := health(flags):
+        config["Healthcheck"] = check
     host = _host(flags)
     _ports(flags, config, host)
     _mounts(flags, config, host)
@@ -54,7 +54,7 @@ def body(flags: Flags, image: str, command: list[str]) -> Document:
     return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": networks}}
 
 
-def _environment(flags: Flags) -> list[str] | None:
+def environment(flags: Flags) -> list[str] | None:
     if not flags["env-file"]:
         return flags["env"] or None
     from wherry.cli.opts_values import expand_files
@@ -62,7 +62,7 @@ def _environment(flags: Flags) -> list[str] | None:
     return expand_files(flags["env-file"], flags["env"], True) or None
 
 
-def _labels(flags: Flags) -> dict[str, str]:
+def labels(flags: Flags) -> dict[str, str]:
     if not flags["label"] and not flags["label-file"]:
         return {}
     from wherry.cli.opts_values import as_map, expand_files
@@ -70,7 +70,7 @@ def _labels(flags: Flags) -> dict[str, str]:
     return as_map(expand_files(flags["label-file"], flags["label"], False))
 
 
-def _health(flags: Flags) -> Document:
+def health(flags: Flags) -> Document:
     names = (
         "health-cmd",
         "health-interval",
@@ -85,18 +85,18 @@ def _health(flags: Flags) -> Document:
         if given:
             raise InvalidArgument("--no-healthcheck conflicts with --health-* options")
         return {"Test": ["NONE"]}
-    health: Document = {}
+    found: Document = {}
     if flags["health-cmd"]:
-        health["Test"] = ["CMD-SHELL", flags["health-cmd"]]
+        found["Test"] = ["CMD-SHELL", flags["health-cmd"]]
     fields = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
     if flags["health-on-failure"]:
-        health["OnFailure"] = flags["health-on-failure"]
+        found["OnFailure"] = flags["health-on-failure"]
     for name, field in zip(names[1:-1], fields, strict=True):
         if flags[name] < 0:
             raise InvalidArgument(f"--{name} cannot be negative")
         if flags[name]:
-            health[field] = flags[name]
-    return health
+            found[field] = flags[name]
+    return found
 
 
 def _host(flags: Flags) -> Document:
@@ -106,16 +106,16 @@ def _host(flags: Flags) -> Document:
     host: Document = {
         "Binds": None,
         "ContainerIDFile": flags["cidfile"],
-        "LogConfig": {"Type": flags["log-driver"], "Config": _log_options(flags)},
+        "LogConfig": {"Type": flags["log-driver"], "Config": log_options(flags)},
         "NetworkMode": "",
         "PortBindings": {},
-        "RestartPolicy": _restart(flags["restart"]),
+        "RestartPolicy": restart_policy(flags["restart"]),
         "AutoRemove": flags["rm"],
         "VolumeDriver": flags["volume-driver"],
         "VolumesFrom": flags["volumes-from"] or None,
         "ConsoleSize": [0, 0],
-        "CapAdd": _capabilities(flags["cap-add"]),
-        "CapDrop": _capabilities(flags["cap-drop"]),
+        "CapAdd": capabilities(flags["cap-add"]),
+        "CapDrop": capabilities(flags["cap-drop"]),
         "CgroupnsMode": _mode(flags, "cgroupns", "CGROUP", ("host", "private")),
         "Dns": flags["dns"],
         "DnsOptions": flags["dns-option"],
@@ -140,7 +140,7 @@ def _host(flags: Flags) -> Document:
         "ReadonlyPaths": None,
     }
     if flags["security-opt"]:
-        host |= _security(flags["security-opt"])
+        host |= security(flags["security-opt"])
     _optional(flags, host)
     if host["AutoRemove"] and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise InvalidArgument("conflicting options: cannot specify both --restart and --rm")
@@ -173,7 +173,7 @@ def _resources(flags: Flags) -> Document:
         "MemorySwappiness": flags["memory-swappiness"],
         "OomKillDisable": flags["oom-kill-disable"],
         "PidsLimit": flags["pids-limit"],
-        "Ulimits": [limit for _, limit in sorted({limit["Name"]: limit for limit in flags["ulimit"]}.items())],
+        "Ulimits": ulimits(flags),
         "CpuCount": flags["cpu-count"],
         "CpuPercent": flags["cpu-percent"],
         "IOMaximumIOps": flags["io-maxiops"],
@@ -186,7 +186,7 @@ def _optional(flags: Flags, host: Document) -> None:
     if flags["device"]:
         _devices(flags["device"], host)
     if flags["tmpfs"]:
-        host["Tmpfs"] = {path: options for path, _, options in (text.partition(":") for text in flags["tmpfs"])}
+        host["Tmpfs"] = tmpfs(flags)
     if flags["sysctl"]:
         host["Sysctls"] = dict(flags["sysctl"])
     if flags["annotation"]:
@@ -203,7 +203,16 @@ def _optional(flags: Flags, host: Document) -> None:
         host["StorageOpt"] = dict(option.split("=", 1) for option in flags["storage-opt"])
 
 
-def _capabilities(names: list[str]) -> list[str] | None:
+def tmpfs(flags: Flags) -> dict[str, str]:
+    return {path: options for path, _, options in (text.partition(":") for text in flags["tmpfs"])}
+
+
+def ulimits(flags: Flags) -> list[Document]:
+    """The last of a name counts."""
+    return [limit for _, limit in sorted({limit["Name"]: limit for limit in flags["ulimit"]}.items())]
+
+
+def capabilities(names: list[str]) -> list[str] | None:
     """In upper case, with CAP_ before all but ALL, sorted."""
     upper = {name.upper() for name in names}
     return (
@@ -236,7 +245,7 @@ def _mode(flags: Flags, name: str, title: str, allowed: tuple[str, ...], prefix:
     return value
 
 
-def _log_options(flags: Flags) -> dict[str, str]:
+def log_options(flags: Flags) -> dict[str, str]:
     if not flags["log-opt"]:
         return {}
     from wherry.cli.opts_values import as_map
@@ -246,7 +255,7 @@ def _log_options(flags: Flags) -> dict[str, str]:
     return as_map(flags["log-opt"])
 
 
-def _restart(policy: str) -> Document:
+def restart_policy(policy: str) -> Document:
     name, colon, count = policy.partition(":")
     if colon and not name:
         raise InvalidArgument("invalid restart policy format: no policy provided before colon")
@@ -256,7 +265,7 @@ def _restart(policy: str) -> Document:
         raise InvalidArgument("invalid restart policy format: maximum retry count must be an integer") from None
 
 
-def _security(options: list[str]) -> Document:
+def security(options: list[str]) -> Document:
     result: Document = {}
     kept: list[str] = []
     for option in options:

@@ -50,6 +50,9 @@ def make_plan(before: Definition, wanted: Alteration, limited: HostConfig, expos
         labels=_change_labels(before.config.labels, wanted.labels),
     )
     host = replace(limited, **wanted.host_config)
+    if not host.log_config.type:
+        # Other options for the driver it has.
+        host = replace(host, log_config=replace(host.log_config, type=before.host.log_config.type))
     config, host = _change_ports(config, host, wanted.ports, frozenset(exposed_by_image))
     config, host, kept, added = _change_mounts(config, host, before.mounts, wanted.mounts)
     check_config(config)

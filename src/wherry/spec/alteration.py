@@ -35,6 +35,8 @@ HOST_FIELDS = (
     "cap_add",
     "cap_drop",
     "security_opt",
+    "masked_paths",
+    "readonly_paths",
     "readonly_rootfs",
     "oom_score_adj",
     "shm_size",
