@@ -61,6 +61,8 @@ ARCHITECTURES = ("X86_64", "X86", "X32", "AARCH64", "ARM", "RISCV64", "S390X", "
 """What libseccomp 2.5 can filter for, without MIPS and PA-RISC."""
 
 _compiled: dict[bytes, bytes] = {}
+_KEPT, _KEPT_ON_DISK = 64, 512
+_MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 
 class _Program(ctypes.Structure):
@@ -75,14 +77,52 @@ def compile(profile: Mapping[str, Any], cache: str | None = None) -> bytes:
     `cache`: a directory, made when absent, for programs across processes. OSError: EINVAL for a profile that is wrong,
     EOPNOTSUPP for what cannot be done (SCMP_ACT_NOTIFY), ENOENT without libseccomp.
     """
+    key = key_of(profile)
+    program = _compiled.get(key)
+    if program is None:
+        program = _from_cache(profile, key, cache) if cache else build(profile)
+        _keep(key, program)
+    return program
+
+
+def key_of(profile: Mapping[str, Any]) -> bytes:
+    """What tells profiles apart."""
     import marshal
 
     # Version 2 has no object references: equal profiles give equal bytes.
-    key = marshal.dumps(dict(profile), 2)
-    program = _compiled.get(key)
-    if program is None:
-        program = _compiled[key] = _from_cache(profile, key, cache) if cache else _build(profile)
-    return program
+    return marshal.dumps(dict(profile), 2)
+
+
+def is_known(profile: Mapping[str, Any], cache: str) -> bool:
+    """Whether `compile` has nothing to compile."""
+    key = key_of(profile)
+    if key in _compiled:
+        return True
+    directory = _open_cache(cache)
+    try:
+        program = _read(directory, _name(key))
+    finally:
+        os.close(directory)
+    if program is not None:
+        _keep(key, program)
+    return program is not None
+
+
+def remember(profile: Mapping[str, Any], cache: str, program: bytes) -> None:
+    """Take what `build` made of `profile` elsewhere for what `compile` gives from now on."""
+    key = key_of(profile)
+    directory = _open_cache(cache)
+    try:
+        _write(directory, _name(key), program)
+    finally:
+        os.close(directory)
+    _keep(key, program)
+
+
+def _keep(key: bytes, program: bytes) -> None:
+    while len(_compiled) >= _KEPT:
+        del _compiled[next(iter(_compiled))]
+    _compiled[key] = program
 
 
 def flags(profile: Mapping[str, Any]) -> int:
@@ -120,7 +160,8 @@ def flag_names() -> tuple[str, ...]:
     return tuple(_FLAGS)
 
 
-def _build(profile: Mapping[str, Any]) -> bytes:
+def build(profile: Mapping[str, Any]) -> bytes:
+    """Compile, whatever is known already. May take for ever: see runtime/filters.py."""
     from wherry.kernel import filter_code, libseccomp
 
     library = libseccomp.load()
@@ -131,7 +172,13 @@ def _build(profile: Mapping[str, Any]) -> bytes:
     architectures = [_architecture(library, name) for name in profile.get("architectures") or ()]
     architectures = list(dict.fromkeys([library.native(), *architectures]))
     program = _prologue(library, architectures, rules, default) + library.compile(default, architectures, rules)
-    return filter_code.shorten(program)
+    program = filter_code.shorten(program)
+    if len(program) > 8 * _MAX_INSTRUCTIONS:
+        raise OSError(
+            errno.EINVAL,
+            f"linux.seccomp: the profile makes {len(program) // 8} instructions, the kernel takes {_MAX_INSTRUCTIONS}",
+        )
+    return program
 
 
 def _rules(profile: Mapping[str, Any], default: int) -> list[Rule]:
@@ -238,7 +285,7 @@ def _instruction(code: int, if_true: int = 0, if_false: int = 0, value: int = 0)
 _ORDER: Any = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
 
 
-def _from_cache(profile: Mapping[str, Any], key: bytes, cache: str) -> bytes:
+def _name(key: bytes) -> str:
     from wherry.kernel import libseccomp
 
     try:
@@ -247,11 +294,16 @@ def _from_cache(profile: Mapping[str, Any], key: bytes, cache: str) -> bytes:
         from hashlib import sha256
 
     name: str = sha256(b"%s\0%s\0%s" % (_FORMAT, libseccomp.load().version().encode(), key)).hexdigest()
+    return name
+
+
+def _from_cache(profile: Mapping[str, Any], key: bytes, cache: str) -> bytes:
+    name = _name(key)
     directory = _open_cache(cache)
     try:
         program = _read(directory, name)
         if program is None:
-            program = _build(profile)
+            program = build(profile)
             _write(directory, name, program)
         return program
     finally:
@@ -285,6 +337,9 @@ def _read(directory: int, name: str) -> bytes | None:
 
 
 def _write(directory: int, name: str, program: bytes) -> None:
+    names = os.listdir(directory)
+    for other in names if len(names) >= _KEPT_ON_DISK else ():
+        os.unlink(other, dir_fd=directory)
     temporary = f".{name}.{os.getpid()}"
     fd = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory

@@ -14,7 +14,7 @@ from wherry import errors
 from wherry.kernel import capabilities, namespaces, processes
 from wherry.kernel import cgroups as cgroup_room
 from wherry.runtime import document as d
-from wherry.runtime import exec_plan, launch, plan, process_plan
+from wherry.runtime import exec_plan, filters, launch, plan, process_plan
 from wherry.runtime.bundle import (
     Status,
     cgroup_of,
@@ -80,6 +80,7 @@ class Runtime:
         config = load_config(bundle)
         group = cgroup_of(config, identifier)
         host = plan.Host(self._bounding, dict(group.paths), self._version, self._seccomp_cache)
+        yield from filters.prepare(d.mapping(d.mapping(config, "linux"), "seccomp", "linux."), self._seccomp_cache)
         made = plan.build(config, identifier, bundle, layers, host, wait=wait, choices=choices)
         record = record_of(config, identifier, bundle)
         saved.create(record)
@@ -216,6 +217,7 @@ class Runtime:
         try:
             if not init.is_alive():
                 raise errors.FailedPrecondition(f"container {identifier!r} is not running", object=identifier)
+            yield from filters.prepare(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
             filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
             operations = exec_plan.operations(config, process, record, self._bounding, filter)
             prepared = launch.Launch(
