@@ -58,6 +58,8 @@ class Logger:
             "options": target.options,
             "tty": target.tty,
             "stdin_once": target.stdin_once,
+            "attributes": target.attributes,
+            "cursor": target.cursor,
         }
         await self._connection.call("open", {"id": id, "target": document, "streams": list(named)}, [*named.values()])
 

@@ -1,110 +1,117 @@
 """Docker's json-file format: one object a line, {"log": "...", "stream": "stdout", "time": RFC 3339 to the ns}.
 
-Written whole chunks at a time: encoding a chunk as one string and then cutting it at its newlines costs the same for
-one line of 64 KB as for a thousand of 64 bytes. The lines of one chunk carry the time at which it was read. Times in a
-file never go back, whatever the clock does, so that a reader can find a moment by bisection.
+Written whole chunks at a time, by operations on whole chunks of bytes: what a line costs is one replacement of its
+newline. The lines of one chunk carry the time at which it was read. Times in a file never go back, whatever the clock
+does, so that a reader can find a moment by bisection.
 """
 
-import os
 import time
-from _json import encode_basestring
+
+from wherry.logs.frame import STDERR, STDOUT
+from wherry.logs.kept import KeptFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from wherry.logs.target import Rotation
+    from wherry.logs.rotation import Rotation
+
+_STREAMS = {STDOUT: b"stdout", STDERR: b"stderr"}
+_OPENING = b'{"log":"'
+_SHORT = {8: b"\\b", 9: b"\\t", 12: b"\\f", 13: b"\\r"}
+_ESCAPES = (
+    (b"\\", b"\\\\"),  # first: what follows adds backslashes
+    (b'"', b'\\"'),
+    *((bytes([code]), _SHORT.get(code, b"\\u%04x" % code)) for code in range(32) if code != 10),
+)
 
 
 class JSONFile:
-    """The writing end of one log. Not thread-safe. `lost` counts bytes of output that could not be written."""
+    """The writing end of one log. Not thread-safe. `attributes`: JSON that each record carries as "attrs", or empty."""
 
-    __slots__ = ("_fd", "_last_ns", "_rotation", "_size", "lost", "path")
+    __slots__ = ("_attributes", "_files", "_last_ns")
 
-    def __init__(self, path: str, rotation: "Rotation") -> None:
-        self.path = path
-        self.lost = 0
-        self._rotation = rotation
+    def __init__(self, path: str, rotation: "Rotation", attributes: str = "") -> None:
+        self._files = KeptFiles(path, rotation)
+        self._attributes = b',"attrs":' + attributes.encode() if attributes else b""
         self._last_ns = 0
-        self._fd = -1
-        self._size = 0
-        self._open()
+        self._drop_half_record()
 
-    def write(self, stream: str, data: bytes) -> None:
+    @property
+    def lost(self) -> int:
+        """Bytes of output that could not be written."""
+        return self._files.lost
+
+    def write(self, stream: int, data: bytes) -> None:
         """Append `data`: whole lines, or one line without its end."""
-        now = max(time.time_ns(), self._last_ns)
-        self._last_ns = now
-        encoded = _encode(stream, data, _rfc3339(now))
-        limit = self._rotation.max_size
-        if limit and self._size and self._size + len(encoded) > limit:
-            self._rotate()
-        try:
-            written = os.write(self._fd, encoded)
-            if written != len(encoded):
-                # Disk full in the middle: take the half record back, a reader must never see one.
-                os.ftruncate(self._fd, self._size)
-                self.lost += len(data)
-                return
-            self._size += written
-        except OSError:
-            # The container must not stop because the disk is full.
-            self.lost += len(data)
+        now = self._last_ns = max(time.time_ns(), self._last_ns)
+        closing = b'","stream":"%s"%s,"time":"%s"}\n' % (_STREAMS[stream], self._attributes, _rfc3339(now))
+        text = escape(data)
+        if text.endswith(b"\n"):
+            closing = b"\\n" + closing
+            text = text.replace(b"\n", closing + _OPENING)
+            pieces: tuple[bytes | memoryview, ...] = (_OPENING, memoryview(text)[: -len(_OPENING)])
+            length = len(text)
+        else:
+            pieces = (_OPENING, text, closing)
+            length = len(_OPENING) + len(text) + len(closing)
+        limit = self._files.rotation.max_size
+        if limit and self._files.size + length > limit:
+            self._write_split(b"".join(pieces), limit)
+        elif not self._files.append(pieces, length):
+            self._files.lost += len(data)
+
+    def ready(self) -> bool:
+        """Always: a file makes nobody wait."""
+        return True
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._files.close()
 
-    def _open(self) -> None:
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        self._size = os.fstat(self._fd).st_size
-        self._drop_half_record()
+    def _write_split(self, records: bytes, limit: int) -> None:
+        files, start = self._files, 0
+        while start < len(records):
+            end = len(records)
+            if files.size + end - start > limit:
+                end = records.rfind(b"\n", start, start + max(limit - files.size, 0)) + 1
+            if not end and files.size:
+                files.rotate()
+                continue
+            end = end or records.index(b"\n", start) + 1  # one record alone may be larger than a file
+            if not files.append((memoryview(records)[start:end],), end - start):
+                files.lost += len(records) - start
+                return
+            start = end
 
     def _drop_half_record(self) -> None:
         # A machine that went down in a write may have left one.
-        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
-            tail = os.pread(self._fd, 1 << 20, max(0, self._size - (1 << 20)))
-            keep = self._size - len(tail) + tail.rfind(b"\n") + 1
-            os.ftruncate(self._fd, keep)
-            self._size = keep
-
-    def _rotate(self) -> None:
-        if self._rotation.max_file == 1:
-            os.ftruncate(self._fd, 0)
-            self._size = 0
-            return
-        os.close(self._fd)
-        for number in range(self._rotation.max_file - 1, 0, -1):
-            older = self.path if number == 1 else f"{self.path}.{number - 1}"
-            try:
-                os.rename(older, f"{self.path}.{number}")
-            except FileNotFoundError:
-                continue
-        self._open()
+        files = self._files
+        if files.size and files.read(1, files.size - 1) != b"\n":
+            tail = files.read(1 << 20, max(0, files.size - (1 << 20)))
+            files.extend(files.size - len(tail) + tail.rfind(b"\n") + 1)
 
 
-def _encode(stream: str, data: bytes, stamp: str) -> bytes:
-    text = data.decode("utf-8", "replace")
-    tail = f',"stream":"{stream}","time":"{stamp}"}}\n'
-    ends = data.endswith(b"\n")
-    if "\\" not in text:
-        # No backslash of the container's own, so every \n in the encoded text is an end of line.
-        body = encode_basestring(text)
-        if ends:
-            return ('{"log":' + body[:-3].replace("\\n", '\\n"' + tail + '{"log":"') + '\\n"' + tail).encode()
-        return ('{"log":' + body.replace("\\n", '\\n"' + tail + '{"log":"') + tail).encode()
-    lines = text.split("\n")
-    last = lines.pop()
-    parts = ['{"log":' + encode_basestring(line + "\n") + tail for line in lines]
-    if last:
-        parts.append('{"log":' + encode_basestring(last) + tail)
-    return "".join(parts).encode()
+def escape(data: bytes) -> bytes:
+    """`data` as it stands inside a JSON string, but for its newlines; what is not UTF-8 is replaced.
+
+    Each step is one pass over the whole at the speed of memory (memchr(3): 0.01 ns a byte), and most end there.
+    Looking at every character, as an encoder or a table does, costs more than all of them together.
+    """
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = data.decode("utf-8", "replace").encode()
+    for character, escaped in _ESCAPES:
+        if character in data:
+            data = data.replace(character, escaped)
+    return data
 
 
 _prefix_second = -1
 _prefix = ""
 
 
-def _rfc3339(ns: int) -> str:
+def _rfc3339(ns: int) -> bytes:
     """As Go's RFC3339Nano: no trailing zeros in the fraction."""
     global _prefix_second, _prefix
     second, fraction = divmod(ns, 1_000_000_000)
@@ -112,5 +119,5 @@ def _rfc3339(ns: int) -> str:
         _prefix_second = second
         _prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
     if not fraction:
-        return _prefix + "Z"
-    return f"{_prefix}.{fraction:09d}".rstrip("0") + "Z"
+        return _prefix.encode() + b"Z"
+    return (f"{_prefix}.{fraction:09d}".rstrip("0") + "Z").encode()

@@ -10,7 +10,9 @@ import termios
 
 from wherry.logs.frame import STDERR, STDOUT, frame
 from wherry.logs.jsonfile import JSONFile
-from wherry.logs.target import LogTarget, rotation
+from wherry.logs.lines import cut, has_long_line
+from wherry.logs.pages import PagedLog
+from wherry.logs.target import LogTarget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,24 +21,36 @@ if TYPE_CHECKING:
     from wherry.ipc.poller import Poller
 
 _CHUNK = 64 * 1024
-# Docker splits longer lines, so that a program that never ends one cannot grow the logger.
-_LONGEST_LINE = 16 * 1024
+# What the pipe of a container that fills it may grow to: each look at it then brings more.
+_LARGE_CHUNK = 256 * 1024
 # What an attached client may lag behind before the container is made to wait for it.
 _SUBSCRIBER_LAG = 1 << 20
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+_F_SETPIPE_SZ = 1031
 _WOULD_BLOCK = (errno.EAGAIN, errno.EINTR)
 
 
 class Output:
     """One output of a container: what has been read of a line that has no end yet."""
 
-    __slots__ = ("fd", "number", "partial", "watched")
+    __slots__ = ("chunk", "fd", "full", "number", "partial", "watched")
 
     def __init__(self, fd: int, number: int) -> None:
         self.fd = fd
         self.number = number
+        self.chunk = _CHUNK
+        self.full = 0
         self.partial = b""
         self.watched = False
+
+    def grow(self) -> None:
+        """It was full when it was read: if that happens again, let it hold more."""
+        self.full += 1
+        if self.full > 2 and self.chunk < _LARGE_CHUNK:
+            try:
+                self.chunk = fcntl.fcntl(self.fd, _F_SETPIPE_SZ, _LARGE_CHUNK)
+            except OSError:
+                self.full = -(1 << 30)  # a terminal, or more than this user's share (pipe-user-pages-soft)
 
 
 class Subscriber:
@@ -66,7 +80,8 @@ class Stream:
         self._stdin = -1
         self._stdin_pending = b""
         self._console = -1
-        self._log: JSONFile | None = None
+        self._log: JSONFile | PagedLog | None = None
+        self._waits = False
         self._tty = False
         self._stdin_once = False
         self._stdin_once_ended = False
@@ -74,7 +89,11 @@ class Stream:
     def open(self, target: LogTarget, stdin: int, outputs: "list[tuple[int, int]]", console: int) -> None:
         """Take over the descriptors and start reading. `outputs`: (descriptor, stream number)."""
         if target.driver == "json-file":
-            self._log = JSONFile(target.path, rotation(target.options))
+            self._log = JSONFile(target.path, target.rotation(), target.attributes)
+        elif target.driver != "none":
+            waits = target.options.get("mode") != "non-blocking"
+            cursor = target.cursor if waits else ""
+            self._log = PagedLog(target.path, target.rotation(), target.attributes, cursor)
         self._tty = target.tty
         self._stdin_once = target.stdin_once
         self._console = console
@@ -147,7 +166,7 @@ class Stream:
 
     def _on_output(self, output: Output) -> None:
         try:
-            data = os.read(output.fd, _CHUNK)
+            data = os.read(output.fd, output.chunk)
         except OSError as error:
             if error.errno in _WOULD_BLOCK:
                 return
@@ -157,35 +176,46 @@ class Stream:
             if not self._outputs:
                 self.close()
             return
-        self._record(output, data)
+        if len(data) == output.chunk:
+            output.grow()
+        if self._log is not None:
+            self._record(self._log, output, data)
         for subscriber in list(self._subscribers):
             if output.number in subscriber.wanted:
                 self._send(subscriber, data if self._tty else frame(output.number, data))
 
-    def _record(self, output: Output, data: bytes) -> None:
-        if self._log is None:
-            return
+    def _record(self, log: JSONFile | PagedLog, output: Output, data: bytes) -> None:
         if output.partial:
             data = output.partial + data
         end = data.rfind(b"\n") + 1
-        if len(data) - end >= _LONGEST_LINE:
-            if end:
-                self._log.write(_NAMES[output.number], data[:end])
-            rest = data[end:]
-            cut = _character_boundary(rest)
-            self._log.write(_NAMES[output.number], rest[:cut])
-            output.partial = rest[cut:]
-            return
-        if end:
-            self._log.write(_NAMES[output.number], data if end == len(data) else data[:end])
-        output.partial = data[end:]
+        whole = data if end == len(data) else data[:end]
+        rest = data[end:]
+        if has_long_line(whole):
+            for piece in cut(whole):
+                log.write(output.number, piece)
+        elif whole:
+            log.write(output.number, whole)
+        if has_long_line(rest):
+            *pieces, rest = cut(rest)
+            for piece in pieces:
+                log.write(output.number, piece)
+        output.partial = rest
+        if not log.ready():
+            self._waits = True
+            self._watch_outputs(False)
+
+    def delivered(self) -> None:
+        """What was written before has been taken elsewhere: there may be room again."""
+        if self._waits and self._log is not None and self._log.ready():
+            self._waits = False
+            self._resume_outputs()
 
     def _end_output(self, output: Output) -> None:
         self._poller.remove(output.fd)
         os.close(output.fd)
         self._outputs.remove(output)
         if self._log is not None and output.partial:
-            self._log.write(_NAMES[output.number], output.partial)
+            self._log.write(output.number, output.partial)
         if output.fd == self._console:
             self._console = -1
 
@@ -249,7 +279,7 @@ class Stream:
             self._resume_outputs()
 
     def _resume_outputs(self) -> None:
-        if all(len(subscriber.pending) <= _SUBSCRIBER_LAG for subscriber in self._subscribers):
+        if not self._waits and all(len(subscriber.pending) <= _SUBSCRIBER_LAG for subscriber in self._subscribers):
             self._watch_outputs(True)
 
     # Input
@@ -317,15 +347,3 @@ class Stream:
             os.close(self._stdin)
             self._stdin = -1
             self._stdin_pending = b""
-
-
-def _character_boundary(data: bytes) -> int:
-    """Where to cut so that no UTF-8 character is halved."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte < 0x80:
-            break
-        if byte >= 0xC0:
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return len(data) - back if needed > back else len(data)
-    return len(data)

@@ -72,6 +72,9 @@ class LoggerProcess:
             stream = self._streams.get(arguments["id"])
             if stream is not None:
                 stream.close()
+        elif operation == "delivered":
+            if arguments["id"] in self._streams:
+                self._streams[arguments["id"]].delivered()
         elif operation == "copies":
             return self._known(arguments["id"]).copies()
         elif operation == "streams":
@@ -94,7 +97,7 @@ class LoggerProcess:
                 (named[name], number) for name, number in (("stdout", STDOUT), ("stderr", STDERR)) if name in named
             ]
             stream.open(
-                LogTarget(target["driver"], target["path"], target["options"], target["tty"], target["stdin_once"]),
+                LogTarget(**target),
                 named.get("stdin", -1),
                 outputs,
                 named.get("console", -1),
