@@ -14,7 +14,6 @@ from wherry.images.registry import Registry
 from wherry.spec.oci_image import Descriptor
 
 T = TypeVar("T")
-_ATTEMPTS = 5
 _PART = 1 << 20
 
 
@@ -22,13 +21,20 @@ class Downloader:
     """Downloads blobs of one repository. `retry_seconds` doubles with each attempt."""
 
     def __init__(
-        self, registry: Registry, content: ContentStore, lease: Lease, executor: Executor, retry_seconds: float = 1.0
+        self,
+        registry: Registry,
+        content: ContentStore,
+        lease: Lease,
+        executor: Executor,
+        retry_seconds: float = 1.0,
+        attempts: int = 5,
     ) -> None:
         self._registry = registry
         self._content = content
         self._lease = lease
         self._executor = executor
         self._retry_seconds = retry_seconds
+        self._attempts = attempts
 
     async def fetch(self, blob: Descriptor, step: Step | None = None) -> None:
         """Have the blob in the content store, whatever it takes; nothing happens when it is there."""
@@ -63,14 +69,14 @@ class Downloader:
             raise
 
     async def _fill(self, ingest: Ingest, blob: Descriptor, step: Step | None) -> None:
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._attempts):
             try:
                 await self._receive(ingest, blob, step)
                 if ingest.offset >= blob.size:
                     return
                 raise Unavailable(f"the registry closed the connection before the end of {blob.digest}")
             except (Unavailable, aiohttp.ClientError, TimeoutError) as error:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == self._attempts - 1:
                     if isinstance(error, Unavailable):
                         raise
                     raise Unavailable(f"download of {blob.digest} failed: {error}", object=blob.digest) from None

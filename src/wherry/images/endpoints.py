@@ -4,6 +4,7 @@ import ipaddress
 import ssl
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,17 +15,22 @@ from wherry.spec.reference import DEFAULT_DOMAIN
 _HUB = "registry-1.docker.io"
 
 
-class RegistryConfig(NamedTuple):
-    """The daemon's settings for registries.
+@dataclass(slots=True)
+class RegistryConfig:
+    """The daemon's settings for registries. They may change while it runs: what begins later goes by the new ones.
 
     `insecure`: hosts ("registry:5000") and networks ("10.0.0.0/8") where TLS is not verified and plain HTTP will do;
     localhost and 127.0.0.0/8 always are. `mirrors`: base addresses tried before Docker Hub. `certificates`:
-    directories with one subdirectory per registry (`<host>/ca.crt`, `client.cert` and `client.key`).
+    directories with one subdirectory per registry (`<host>/ca.crt`, `client.cert` and `client.key`). `downloads`,
+    `uploads`: blobs moved at once by one pull or push; `attempts`: how often one is tried.
     """
 
     insecure: Sequence[str] = ()
     mirrors: Sequence[str] = ()
     certificates: Sequence[Path] = (Path("/etc/docker/certs.d"),)
+    downloads: int = 3
+    uploads: int = 5
+    attempts: int = 5
 
 
 class Endpoint(NamedTuple):

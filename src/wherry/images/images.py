@@ -11,6 +11,7 @@ from typing import BinaryIO
 from wherry.content import Collected, ContentStore, collect
 from wherry.errors import InvalidArgument
 from wherry.images.auth import RegistryAuth
+from wherry.images.check import check
 from wherry.images.endpoints import RegistryConfig
 from wherry.images.history import history
 from wherry.images.image import HistoryEntry, Image, InUse, Removed, unix_seconds
@@ -23,6 +24,7 @@ from wherry.images.pull import Puller
 from wherry.images.records import Records
 from wherry.images.removal import Remover
 from wherry.images.save import Saver
+from wherry.spec.finding import Findings
 from wherry.spec.platform import Platform, host_platform, parse_platform
 from wherry.spec.reference import Reference, parse_reference
 from wherry.state import Store
@@ -38,17 +40,18 @@ class Images:
         content: ContentStore,
         snapshots: LayerStore,
         *,
-        registries: RegistryConfig = RegistryConfig(),  # noqa: B008
+        registries: RegistryConfig | None = None,
         retry_seconds: float = 1.0,
     ) -> None:
         # The leases and half-made layers of operations that died with the last process.
         content.leases.drop()
         self._content = content
+        self._snapshots = snapshots
         self._layers = Layers(data_root, store, content, snapshots)
         self._records = Records(store, content)
         self._importer = Importer(self._records, self._layers, content)
-        self._registries = registries
-        self._puller = Puller(self._records, self._layers, content, registries, retry_seconds=retry_seconds)
+        self.registries: RegistryConfig = registries or RegistryConfig()
+        self._puller = Puller(self._records, self._layers, content, self.registries, retry_seconds=retry_seconds)
         self._scratch = data_root / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
         # Safe before the engine is up: the snapshotter itself knows on which layers containers stand.
@@ -141,7 +144,7 @@ class Images:
 
     async def login(self, auth: RegistryAuth) -> str:
         """Check credentials with `auth.server`; the identity token to keep in place of the password, or ""."""
-        return await login(auth, self._registries)
+        return await login(auth, self.registries)
 
     def load(self, stream: BinaryIO, progress: Progress) -> Sequence[str]:
         """Every image of a `docker save` or OCI layout archive, compressed or not; returns their names or ids."""
@@ -175,6 +178,10 @@ class Images:
         """Delete blobs and layers nothing refers to."""
         self._layers.sweep(self._records.chains().__contains__)
         return collect(self._content, self._records.blobs)
+
+    def check(self, findings: Findings, *, deep: bool = False) -> None:
+        """Images, content and layers against each other; `deep`: every blob against its digest too."""
+        check(self._records, self._layers, self._snapshots, self._content, findings, deep=deep)
 
     def container_removed(self) -> None:
         """Removes the layers of images that went before their last container did; free when there are none."""

@@ -37,7 +37,6 @@ from wherry.spec.reference import Reference
 
 _INDEX_DEPTH = 3
 _LAYERS_MAX = 512
-_PARALLEL = 3
 
 
 class Resolved(NamedTuple):
@@ -63,7 +62,7 @@ class Puller:
         self._records = records
         self._layers = layers
         self._content = content
-        self._config = config
+        self.config = config
         self._retry_seconds = retry_seconds
         # Two pulls of one layer share the work: the second waits and finds it done.
         self._turns: dict[Digest, tuple[asyncio.Lock, int]] = {}
@@ -103,10 +102,12 @@ class Puller:
         self, registry: Registry, reference: Reference, platform: Platform | None, progress: Progress
     ) -> tuple[Image, bool]:
         stop = threading.Event()
-        executor = ThreadPoolExecutor(_PARALLEL + 2, thread_name_prefix="pull")
+        executor = ThreadPoolExecutor(self.config.downloads + 2, thread_name_prefix="pull")
         try:
             with self._content.leases.take("pull") as lease, self._layers.pins() as pins:
-                downloader = Downloader(registry, self._content, lease, executor, self._retry_seconds)
+                downloader = Downloader(
+                    registry, self._content, lease, executor, self._retry_seconds, self.config.attempts
+                )
                 job = _Job(self, registry, downloader, lease, pins, progress, stop)
                 return await job.run(reference, platform)
         finally:
@@ -117,7 +118,7 @@ class Puller:
     async def _connect(self, reference: Reference, auth: RegistryAuth | None) -> AsyncIterator[Registry]:
         """The first endpoint that answers, with mirrors skipped that do not have the image."""
         failure: WherryError | None = None
-        for endpoint in find_endpoints(reference.domain, self._config):
+        for endpoint in find_endpoints(reference.domain, self.config):
             registry = Registry(endpoint, reference.path, auth)
             try:
                 try:
@@ -252,9 +253,10 @@ class _Job(NamedTuple):
             return blobs
         for number, step in enumerate(steps):
             step.state("Pulling fs layer" if number in wanted else "Already exists")
-        for step in [steps[number] for number in wanted][_PARALLEL:]:
+        parallel = self.puller.config.downloads
+        for step in [steps[number] for number in wanted][parallel:]:
             step.state("Waiting")
-        limit = asyncio.Semaphore(_PARALLEL)
+        limit = asyncio.Semaphore(parallel)
         downloads = {n: asyncio.create_task(self._download(manifest.layers[n], steps[n], limit)) for n in wanted}
         try:
             for number in wanted:
