@@ -37,7 +37,13 @@ def assemble(config: DaemonConfig) -> Parts:
         ),
         store,
     )
-    registries = RegistryConfig(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
+    registries = RegistryConfig(
+        insecure=config.insecure_registries,
+        mirrors=config.registry_mirrors,
+        downloads=config.max_downloads,
+        uploads=config.max_uploads,
+        attempts=config.max_download_attempts,
+    )
     volumes = Volumes(config.data_root / "volumes", store)
 
     async def open_monitor(on_exit: Callable[[Exit], None], on_lost: Callable[[], None]) -> Monitor:

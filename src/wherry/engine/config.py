@@ -41,6 +41,21 @@ class DaemonConfig:
     debug: bool = False
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+    max_downloads: int = 3
+    max_uploads: int = 5
+    max_download_attempts: int = 5
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    live_restore: bool = True
+    """False: containers are stopped when the daemon is."""
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    """Further names of our runtime, with the paths they were given."""
+    default_runtime: str = "wherry"
+    authorization_plugins: tuple[str, ...] = ()
+    features: Mapping[str, bool] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """About this configuration, for `info`."""
 
     def __post_init__(self) -> None:
         suffix = _suffix(self.exec_root)

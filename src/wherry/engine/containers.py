@@ -4,6 +4,7 @@ import asyncio
 import builtins
 import json
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -48,6 +49,10 @@ class Containers:
         """Its full id, name and labels; errors as `resolve`."""
         container = self._find(id)
         return Identity(container.id, container.name, container.definition.config.labels or {})
+
+    def count(self) -> Counter[str]:
+        """How many are in each status, as docker shows it."""
+        return Counter(container.state.shown_status for container in self._core.index)
 
     def resolve(self, id: str) -> str:
         """The full id; NotFound "No such container: x", InvalidArgument when a prefix fits several."""

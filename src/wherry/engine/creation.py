@@ -19,6 +19,7 @@ from wherry.engine.names import make_name
 from wherry.engine.oci_spec import is_ulimit
 from wherry.engine.ports import expand_ports, port_requests
 from wherry.engine.records import Definition, MountPoint, State, definition_key, dump, state_key
+from wherry.engine.runtimes import check_runtime
 from wherry.engine.security import capabilities, confinement_warnings, parse_security_options
 from wherry.engine.validation import check_config, check_host
 from wherry.errors import InvalidArgument, NotFound, WherryError
@@ -52,6 +53,7 @@ async def create(
     host, warnings = settle_limits(with_defaults(core, host), supported_limits())
     check_config(config)
     check_host(config, host, networking)
+    check_runtime(core.config, host.runtime)
     check_details(config, host)
     image = _find_image(core, config, platform)
     own_volumes = image_volumes(image.config.config.volumes if image else None)
@@ -193,7 +195,7 @@ def with_defaults(core: Core, host: HostConfig) -> HostConfig:
     if not host.shm_size and host.ipc_mode in ("", "private", "shareable"):
         changes["shm_size"] = core.config.default_shm_size
     if not host.runtime:
-        changes["runtime"] = "wherry"
+        changes["runtime"] = core.config.default_runtime
     if host.memory and not host.memory_swap:
         changes["memory_swap"] = host.memory * 2
     if host.oom_kill_disable is None and layout().version == 1:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import Any
 
-from wherry.engine import exits, lifecycle, reconcile, system
+from wherry.engine import exits, lifecycle, reconcile, reconfigure, shutdown, system
 from wherry.engine.assembly import assemble
 from wherry.engine.backends import Backends
 from wherry.engine.config import DaemonConfig
@@ -74,6 +74,15 @@ class Engine:
         if not any(container.state.running or container.run for container in core.index):
             await asyncio.to_thread(core.parts.clear)
         await asyncio.to_thread(core.parts.close)
+
+    async def stop_all(self) -> None:
+        """Stop every container, before `close`: for those who want them to end with the daemon."""
+        await shutdown.stop_all(self._core)
+
+    def reconfigure(self, config: DaemonConfig) -> None:
+        """Take over what can change while running."""
+        self.config = config
+        reconfigure.reconfigure(self._core, config)
 
     async def version(self) -> dict[str, Any]:
         """Docker's version document."""

@@ -25,6 +25,8 @@ class Events:
         self._history: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._queues: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self._last_ns = 0
+        self.emitted = 0
+        """How many there have been."""
 
     @property
     def listeners(self) -> int:
@@ -35,6 +37,7 @@ class Events:
         """Publish one: `type` "container", "image", "network", "volume"...; called on the loop's thread."""
         # Strictly rising, so that a client that resumes from a time misses nothing and sees nothing twice.
         now = self._last_ns = max(time.time_ns(), self._last_ns + 1)
+        self.emitted += 1
         event: dict[str, Any] = {}
         if type in ("container", "image"):
             event |= {"status": action, "id": id}

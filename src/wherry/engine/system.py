@@ -81,7 +81,7 @@ async def info(core: Core) -> dict[str, Any]:
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
-            "Authorization": None,
+            "Authorization": list(config.authorization_plugins) or None,
             "Log": ["json-file", "none"],
         },
         "MemoryLimit": "memory" in held,
@@ -113,15 +113,16 @@ async def info(core: Core) -> dict[str, Any]:
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "GenericResources": None,
         "DockerRootDir": str(config.data_root),
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "HttpProxy": _hide_password(config.http_proxy or os.environ.get("HTTP_PROXY", "")),
+        "HttpsProxy": _hide_password(config.https_proxy or os.environ.get("HTTPS_PROXY", "")),
+        "NoProxy": config.no_proxy or os.environ.get("NO_PROXY", ""),
         "Name": uname.nodename,
         "Labels": list(config.labels),
         "ExperimentalBuild": False,
         "ServerVersion": wherry.__version__,
-        "Runtimes": {"wherry": {"path": "wherry-runtime"}},
-        "DefaultRuntime": "wherry",
+        "Runtimes": {"wherry": {"path": "wherry-runtime"}}
+        | {name: {"path": path} for name, path in sorted(config.runtimes.items())},
+        "DefaultRuntime": config.default_runtime,
         "Swarm": {
             "NodeID": "",
             "NodeAddr": "",
@@ -130,7 +131,7 @@ async def info(core: Core) -> dict[str, Any]:
             "Error": "",
             "RemoteManagers": None,
         },
-        "LiveRestoreEnabled": True,
+        "LiveRestoreEnabled": config.live_restore,
         "Isolation": "",
         "InitBinary": "",
         "ContainerdCommit": {"ID": ""},
@@ -139,7 +140,7 @@ async def info(core: Core) -> dict[str, Any]:
         "SecurityOptions": ["name=seccomp,profile=builtin", *([] if version1 else ["name=cgroupns"])],
         "FirewallBackend": {"Driver": "nftables"},
         "CDISpecDirs": [],
-        "Warnings": None,
+        "Warnings": list(config.warnings) or None,
     }
 
 
@@ -156,6 +157,11 @@ def _registries(core: Core) -> dict[str, Any]:
         "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
         "Mirrors": mirrors or None,
     }
+
+
+def _hide_password(url: str) -> str:
+    """A proxy's address as everyone may see it."""
+    return re.sub(r"//[^/@]*@", "//xxxxx:xxxxx@", url)
 
 
 def _operating_system() -> str:

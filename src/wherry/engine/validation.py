@@ -80,8 +80,6 @@ def check_host(config: ContainerConfig, host: HostConfig, networking: Networking
 def _refuse_unsupported(host: HostConfig) -> None:
     if host.isolation not in ("", "default"):
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
-    if host.runtime not in ("", "wherry", "runc", "io.containerd.runc.v2"):
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}", object=host.runtime)
     refused = {
         "Links": host.links,
         "DeviceRequests": host.device_requests,
