@@ -135,7 +135,7 @@ def _filter_values(values: Any) -> list[str]:
 class Call:
     """A request on its way to its handler."""
 
-    __slots__ = ("_held", "engine", "name", "query", "request", "sees", "sockets", "version")
+    __slots__ = ("_held", "engine", "name", "query", "request", "sees", "sockets", "target", "version")
 
     def __init__(
         self,
@@ -152,6 +152,8 @@ class Call:
         self.name = name
         self.query = query
         self.sockets = sockets
+        self.target = ""
+        """For gates: the path, its version too, with nothing escaped that need not be."""
         self.sees: Callable[[Mapping[str, Any]], bool] | None = None
         """Which events the caller may see; None: all."""
         self._held: bytes | None = None

@@ -21,10 +21,13 @@ MAXIMUM_VERSION = "1.56"
 MINIMUM_VERSION = "1.24"
 JSON = "application/json"
 
-_COMMON = (
-    f"Api-Version: {MAXIMUM_VERSION}\r\nDocker-Experimental: false\r\nOstype: linux\r\n"
-    f"Server: Wherry/{__version__} (linux)\r\n"
-)
+COMMON_HEADERS = {
+    "Api-Version": MAXIMUM_VERSION,
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": f"Wherry/{__version__} (linux)",
+}
+_COMMON = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n{_COMMON}Date: " for s in HTTPStatus}
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _DRAIN_ABOVE = 64 << 10

@@ -5,7 +5,7 @@ import logging
 import re
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from aiohttp.web import StreamResponse
 from aiohttp.web_request import BaseRequest
@@ -40,6 +40,7 @@ log = logging.getLogger("wherry.api")
 
 _NEWEST: Version = tuple(int(part) for part in MAXIMUM_VERSION.split("."))
 _OLDEST: Version = tuple(int(part) for part in MINIMUM_VERSION.split("."))
+_PLAIN = "/:@!$&'()*+,;=~"
 _VERSIONED = re.compile(r"/v([0-9][0-9.]*)(/.*)")
 
 _MODULES = (
@@ -110,14 +111,14 @@ class Api:
         if not path.startswith("/"):
             # An absolute target (RFC 9112, 3.2.2), as proxies send it.
             path = request.rel_url.raw_path
-        version = _NEWEST
+        version, prefix = _NEWEST, ""
         if path.startswith("/v"):
             versioned = _VERSIONED.fullmatch(path)
             if versioned:
                 refusal = _refuse_version(versioned[1])
                 if refusal is not None:
                     return refusal
-                version, path = _parse_version(versioned[1]), versioned[2]
+                version, prefix, path = _parse_version(versioned[1]), f"/v{versioned[1]}", versioned[2]
         if "%" in path:
             path = unquote(path)
         gates += self.gates
@@ -128,7 +129,10 @@ class Api:
             found = Route(request.method, "", _not_found), ""
         route, name = found
         call = Call(self._engine, request, version, name, Query(query), self.sockets)
-        return await (pass_gates(gates, call, route) if gates else route.handler(call))
+        if not gates:
+            return await route.handler(call)
+        call.target = prefix + quote(path, safe=_PLAIN)
+        return await pass_gates(gates, call, route)
 
 
 async def _not_found(call: Call) -> Answer:
