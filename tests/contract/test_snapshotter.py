@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -127,6 +128,54 @@ def test_a_writable_may_stand_on_nothing(snapshotter: Snapshotter) -> None:
     os.mkdir("x", dir_fd=root)
     os.close(root)
     assert snapshotter.changes("bare") == [Change(ChangeKind.ADDED, "/x")]
+
+
+def test_what_changed_is_a_layer_and_the_same_every_time(snapshotter: Snapshotter) -> None:
+    base = apply(snapshotter, [("etc/a", b"1"), ("etc/b", b"2"), ("old/x", b"3"), ("old/y", b"4"), ("kept", b"5")])
+    snapshotter.prepare("source", base)
+    root = snapshotter.open_root("source", writable=True)
+    write(root, "etc/a", b"changed")
+    write(root, "made", b"")
+    write(root, "new", b"6")
+    os.link("new", "etc/hard", src_dir_fd=root, dst_dir_fd=root)
+    os.unlink("etc/b", dir_fd=root)
+    # A directory made anew shows nothing of the one that was there; a file takes the place of one.
+    for name in ("old/x", "old/y"):
+        os.unlink(name, dir_fd=root)
+    os.rmdir("old", dir_fd=root)
+    os.mkdir("old", dir_fd=root)
+    write(root, "old/z", b"7")
+    os.unlink("kept", dir_fd=root)
+    os.mkdir("kept", dir_fd=root)
+    os.close(root)
+
+    def written(**options: Any) -> bytes:
+        out = io.BytesIO()
+        snapshotter.diff("source", out, **options)
+        return out.getvalue()
+
+    data = written(leave_out=["/made"])
+    assert data == written(leave_out=["/made"])
+    with tarfile.open(fileobj=io.BytesIO(written(newest=7 * 10**9))) as archive:
+        members = archive.getmembers()
+        assert {member.mtime for member in members} <= {0, 7}
+    names = [member.name for member in members]
+    assert "made" in names
+    assert ("kept" in names, "etc/c" in names) == (True, False)
+    assert seen(snapshotter, snapshotter.apply(base, diff_id(data), io.BytesIO(data))) == {
+        "etc": None,
+        "etc/a": b"changed",
+        "etc/hard": b"6",
+        "kept": None,
+        "new": b"6",
+        "old": None,
+        "old/z": b"7",
+    }
+
+
+def write(root: int, name: str, data: bytes) -> None:
+    with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=root), "wb") as file:
+        file.write(data)
 
 
 def test_what_is_in_use_stays(snapshotter: Snapshotter) -> None:

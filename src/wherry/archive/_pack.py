@@ -5,6 +5,7 @@ No link is followed below the starting point, and only regular files are ever op
 
 import os
 import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wherry.archive._directories import is_whiteout
@@ -45,12 +46,19 @@ class PackOptions:
     `nanoseconds`: keep fractions of times, in a pax header per file; docker drops them.
     `layer`: the tree is an overlay upper directory; write its deletions as ``.wh.`` files.
     `sparse_from`: bytes of holes from which on a file is written sparse (pax 1.0): few readers but tar and Go know it.
+    `skip`: whether to leave out the entry of that path (relative, without slashes at its ends); what is in a directory
+    is asked for by itself.
+    `deleted`: paths to be written as ``.wh.`` files, for a tree that has no marks of its own.
+    `newest`: the latest time written, in nanoseconds since 1970; what is newer gets that.
     """
 
     name: str | None = None
     nanoseconds: bool = False
     layer: bool = False
     sparse_from: int = 64 << 20
+    skip: Callable[[bytes], bool] | None = None
+    deleted: Sequence[bytes] = ()
+    newest: int | None = None
 
 
 def pack(root: int, path: str, out: Writable, options: PackOptions | None = None) -> None:
@@ -95,15 +103,20 @@ class _Packer:
         try:
             # "/" names its entries "/bin", as docker's does.
             prefix = name.rstrip(b"/") + b"/" if name else b""
+            for path in self._options.deleted:
+                parent, slash, last = path.rpartition(b"/")
+                self._whiteout(prefix + parent + slash + b".wh." + last, 0)
+            skip = self._options.skip or _nothing
             for directory in walk(listing, pseudo=False):
                 base = prefix + directory.path + b"/" if directory.path else prefix
                 # A directory comes right before what is in it: GNU tar sets its times when it leaves it.
-                if base:
+                if base and not skip(directory.path):
                     self._directory(base, directory.fd)
                 if self._options.layer and _is_opaque(directory.fd):
                     self._whiteout(base + b".wh..wh..opq", 0)
                 for child, child_status in directory.entries:
-                    if not stat.S_ISDIR(child_status.st_mode):
+                    inside = directory.path + b"/" + child if directory.path else child
+                    if not stat.S_ISDIR(child_status.st_mode) and not skip(inside):
                         self._child(directory.fd, child, base + child, child_status)
         finally:
             os.close(listing)
@@ -179,8 +192,12 @@ class _Packer:
 
     def _whiteout(self, path: bytes, mtime: int) -> None:
         entry = _blank(path, REGULAR)
-        entry.mtime = mtime // 1_000_000_000 * 1_000_000_000
+        entry.mtime = self._time(mtime // 1_000_000_000 * 1_000_000_000)
         self._out.header(entry)
+
+    def _time(self, mtime: int) -> int:
+        newest = self._options.newest
+        return mtime if newest is None else min(mtime, newest)
 
     def _entry(self, path: bytes, status: os.stat_result) -> Entry | None:
         """None for a socket, which no archive can hold. `size` is what is on disk, `real_size` what it claims."""
@@ -193,6 +210,7 @@ class _Packer:
         entry.mtime = status.st_mtime_ns
         if not self._options.nanoseconds:
             entry.mtime -= entry.mtime % 1_000_000_000
+        entry.mtime = self._time(entry.mtime)
         if kind == REGULAR:
             entry.real_size = status.st_size
             # An empty or wholly sparse file still counts as having a body.
@@ -200,6 +218,10 @@ class _Packer:
         elif kind in (CHARACTER, BLOCK_DEVICE):
             entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return entry
+
+
+def _nothing(path: bytes) -> bool:
+    return False
 
 
 def _blank(path: bytes, kind: int) -> Entry:

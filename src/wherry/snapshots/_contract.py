@@ -13,10 +13,11 @@ Every method may be called from any thread. Unknown layers and keys are NotFound
 What another process left half done (a crash) is finished or undone when the snapshotter is constructed.
 """
 
+from collections.abc import Collection
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from wherry.archive import Readable
+from wherry.archive import Readable, Writable
 from wherry.spec.digest import ChainID, DiffID
 from wherry.spec.mount import Mount
 
@@ -81,6 +82,14 @@ class Snapshotter(Protocol):
 
     def changes(self, key: str) -> list[Change]:
         """What differs from the parent, sorted by path; directories above a change count as modified."""
+        ...
+
+    def diff(self, key: str, out: Writable, *, leave_out: Collection[str] = (), newest: int | None = None) -> None:
+        """What differs from the parent, as an OCI layer's tar stream: of the same writable always the same bytes.
+
+        `leave_out`: absolute paths whose own entry is not written, what is in them is. `newest`: nanoseconds since
+        1970; a file changed later gets that time.
+        """
         ...
 
     def usage(self, key: str) -> int:

@@ -6,9 +6,11 @@
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
-from wherry.archive import UnpackOptions, UnpackResult, Whiteouts, copy_tree, unpack
+from wherry.archive import PackOptions, UnpackOptions, UnpackResult, Whiteouts, copy_tree, pack, unpack
+from wherry.archive import Writable as Out
 from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._changes import compare
 from wherry.snapshots._contract import Change, ChangeKind
@@ -41,6 +43,15 @@ class NativeSnapshotter(LayeredSnapshotter):
                 return compare(tree, None, whole=True)
             with opened(writable.layer.path) as below:
                 return compare(tree, below, whole=True)
+
+    def diff(self, key: str, out: Out, *, leave_out: Collection[str] = (), newest: int | None = None) -> None:
+        left = set(leave_out)
+        changes = [change for change in self.changes(key) if change.path not in left]
+        found = {os.fsencode(change.path[1:]) for change in changes if change.kind is not ChangeKind.DELETED}
+        deleted = [os.fsencode(change.path[1:]) for change in changes if change.kind is ChangeKind.DELETED]
+        options = PackOptions(name="", skip=lambda path: path not in found, deleted=deleted, newest=newest)
+        with opened(self._get(key).path) as tree:
+            pack(tree, "/", out, options)
 
     def usage(self, key: str) -> int:
         total = 0

@@ -15,6 +15,7 @@ Options, each for a reason:
 
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,10 +87,10 @@ class OverlaySnapshotter(LayeredSnapshotter):
         with opened(f"{self._get(key).path}/upper") as upper:
             return tree_size(upper)
 
-    def diff(self, key: str, out: Out) -> None:
-        """What changed, as an OCI layer's tar stream."""
+    def diff(self, key: str, out: Out, *, leave_out: Collection[str] = (), newest: int | None = None) -> None:
+        skip = {os.fsencode(path.lstrip("/")) for path in leave_out}
         with opened(f"{self._get(key).path}/upper") as upper:
-            pack(upper, "/", out, PackOptions(name="", layer=True))
+            pack(upper, "/", out, PackOptions(name="", layer=True, skip=skip.__contains__, newest=newest))
 
     def _below(self, writable: Writable) -> tuple[str, ...]:
         if writable.layer is None:
