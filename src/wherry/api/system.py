@@ -161,6 +161,11 @@ def _totals(kind: str, items: list[dict[str, Any]], document: dict[str, Any]) ->
     return {"ActiveCount": len(active), "TotalCount": len(items), "Reclaimable": reclaimable, "TotalSize": total}
 
 
+async def fsck(call: Call) -> Answer:
+    """POST /wherry/system/fsck?mend=1&deep=0: state, disk and kernel against each other."""
+    return reply_json(await call.engine.fsck(mend=call.query.flag("mend"), deep=call.query.flag("deep")))
+
+
 async def auth(call: Call) -> Answer:
     """POST /auth: whether a registry takes these credentials."""
     given = await call.document(AuthConfig)
@@ -183,4 +188,5 @@ ROUTES = [
     Route("GET", "/events", events),
     Route("GET", "/system/df", disk_usage),
     Route("POST", "/auth", auth),
+    Route("POST", "/wherry/system/fsck", fsck),
 ]

@@ -57,6 +57,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "image prune": ("prune", "[OPTIONS]", "Remove unused images"),
     "image bootstrap": ("bootstrap", "[OPTIONS] NAME[:TAG]", "Make a base image from a distribution's own packages"),
     "system df": ("df", "[OPTIONS]", "Show how much disk space is used"),
+    "system fsck": ("fsck", "[OPTIONS]", "Check state, disk and kernel against each other, and mend what differs"),
     "system prune": ("prune", "[OPTIONS]", "Remove unused data"),
     "system dial-stdio": ("dialstdio", "", "Join standard input and output to the engine's socket; ssh:// uses it"),
     "volume create": ("volume", "[OPTIONS] [VOLUME]", "Create a volume"),

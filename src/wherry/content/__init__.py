@@ -20,9 +20,9 @@ pulled again, an image's records are in the state store).
 Errors: NotFound for an absent blob, InvalidArgument for bytes that are not what they were said to be.
 """
 
-from wherry.content._collect import Collected, collect
+from wherry.content._collect import Collected, collect, unreferenced
 from wherry.content._ingest import Ingest
 from wherry.content._lease import Lease, Leases
 from wherry.content._store import BlobInfo, ContentStore
 
-__all__ = ["BlobInfo", "Collected", "ContentStore", "Ingest", "Lease", "Leases", "collect"]
+__all__ = ["BlobInfo", "Collected", "ContentStore", "Ingest", "Lease", "Leases", "collect", "unreferenced"]

@@ -26,6 +26,23 @@ def collect(
     an operation that ends in between has written its root already. Nothing is committed while this runs.
     """
     with content.lock:
+        sizes = dict(content.walk())
+        blobs = size = 0
+        for digest in unreferenced(content, roots, children):
+            content.delete(digest)
+            if digest in sizes:
+                blobs, size = blobs + 1, size + sizes[digest]
+    content.expire_ingests(_INGEST_SECONDS)
+    return Collected(blobs, size)
+
+
+def unreferenced(
+    content: ContentStore,
+    roots: Callable[[], Iterable[Digest]],
+    children: Callable[[Digest], Iterable[Digest]] = lambda digest: (),
+) -> list[Digest]:
+    """What `collect` would delete now: blobs without reference or lease, and files no commit recorded."""
+    with content.lock:
         waiting = list(content.leases.digests())
         waiting += roots()
         kept: set[Digest] = set()
@@ -34,16 +51,8 @@ def collect(
             if digest not in kept:
                 kept.add(digest)
                 waiting.extend(children(digest))
-        blobs = size = 0
-        for info in list(content.walk()):
-            if info.digest not in kept:
-                content.delete(info.digest)
-                blobs, size = blobs + 1, size + info.size
-        for digest in list(content.strays()):
-            if digest not in kept and _is_digest(digest):
-                content.delete(digest)
-    content.expire_ingests(_INGEST_SECONDS)
-    return Collected(blobs, size)
+        found = [info.digest for info in content.walk() if info.digest not in kept]
+        return found + [digest for digest in content.strays() if digest not in kept and _is_digest(digest)]
 
 
 def _is_digest(name: str) -> bool:

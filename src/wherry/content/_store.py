@@ -104,6 +104,13 @@ class ContentStore:
             self.path(digest).unlink(missing_ok=True)
             self._store.write(Delete(f"{_SIZES}{digest}"))
 
+    def verify(self, digest: Digest) -> bool:
+        """Read a blob: whether it is what its digest says. NotFound when it is absent."""
+        algorithm, _, encoded = digest.partition(":")
+        with self.open(digest) as file:
+            found = hashlib.file_digest(file, algorithm)  # type: ignore[arg-type]  # a BufferedReader, which it wants
+        return found.hexdigest() == encoded
+
     def walk(self) -> Iterator[BlobInfo]:
         """Every whole blob, in no particular order."""
         for key, size in self._store.scan(_SIZES):

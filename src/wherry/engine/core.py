@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wherry.engine.backends import Backends
+from wherry.engine.cdi import Registry
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container
 from wherry.engine.events import Events
@@ -36,6 +37,7 @@ class Core:
         self.index = Index()
         self.events = Events()
         self.ledger = Ledger()
+        self.cdi = Registry(config.cdi_spec_dirs)
         self.closing = False
         # Until everything found at the start has been dealt with, nothing is started anew.
         self.serving = False
@@ -44,6 +46,8 @@ class Core:
         self.directories: set[tuple[str, str]] = set()
         # Of containers whose outputs have all ended: nothing is to be waited for when they exit.
         self.whole_logs: set[str] = set()
+        # Ids of what runs or has a snapshot without being a container, such as a step of a build.
+        self.transient: set[str] = set()
         self.disposals: set[asyncio.Task[None]] = set()
         self.releases: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()

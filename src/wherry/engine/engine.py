@@ -14,6 +14,7 @@ from wherry.engine.core import Core
 from wherry.engine.disk_usage import disk_usage
 from wherry.engine.events import Events
 from wherry.engine.execs import Execs
+from wherry.engine.fsck import document, fsck
 from wherry.engine.health import HealthChecks
 from wherry.engine.parts import Exit, Parts
 
@@ -91,6 +92,10 @@ class Engine:
     async def info(self) -> dict[str, Any]:
         """Docker's info document."""
         return await system.info(self._core)
+
+    async def fsck(self, *, mend: bool, deep: bool) -> dict[str, Any]:
+        """Check state, disk and kernel against each other: {"Findings": [...], "Left": how many were not mended}."""
+        return document(await fsck(self._core, mend=mend, deep=deep))
 
     async def disk_usage(self) -> dict[str, Any]:
         """Docker's system df document."""

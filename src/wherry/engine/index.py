@@ -29,6 +29,10 @@ class Index:
         """By full id."""
         return self._by_id.get(id)
 
+    def ids(self) -> set[str]:
+        """Of all there are, and of those that are being made."""
+        return {*self._by_id, *self._names.values()}
+
     def add(self, container: Container) -> None:
         """Make it known under its name, which must have been reserved."""
         self._by_id[container.id] = container

@@ -38,12 +38,16 @@ def remove(config: DaemonConfig, id: str) -> None:
         pass
 
 
+def names(config: DaemonConfig) -> list[str]:
+    """The ids of those there are."""
+    try:
+        return os.listdir(config.exec_root / "shm")
+    except FileNotFoundError:
+        return []
+
+
 def sweep(config: DaemonConfig, kept: Collection[str]) -> None:
     """Remove all but those of the containers in `kept`."""
-    try:
-        names = os.listdir(config.exec_root / "shm")
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in names(config):
         if name not in kept:
             remove(config, name)

@@ -7,7 +7,7 @@ removing another image that shares it leaves it alone.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from threading import Lock, RLock
 from types import TracebackType
@@ -28,6 +28,7 @@ class LayerStore(Protocol):
 
     def has(self, chain: ChainID) -> bool: ...
     def layer_size(self, chain: ChainID) -> int: ...
+    def layers(self) -> list[ChainID]: ...
     def apply(self, parent: ChainID | None, diff_id: DiffID, tar: BinaryIO) -> ChainID: ...
     def remove_layer(self, chain: ChainID) -> None: ...
 
@@ -118,6 +119,24 @@ class Layers:
     def adopted(self, chains: Iterable[ChainID]) -> list[Delete]:
         """The changes that make provisional layers permanent: part of the batch that records their image."""
         return [Delete(_PROVISIONAL + chain) for chain in chains]
+
+    def adopt(self, chains: Iterable[ChainID]) -> None:
+        """Make provisional layers permanent: their image is recorded already."""
+        self._store.write(*self.adopted(chains))
+
+    def strays(self, needed: Collection[ChainID]) -> list[ChainID]:
+        """Layers no image has, and of which no note says so."""
+        with self._guard:
+            noted = {key.removeprefix(_PROVISIONAL) for key, _ in self._store.scan(_PROVISIONAL)}
+            found = self._snapshots.layers()
+            return [chain for chain in found if not (chain in needed or chain in noted or self._pinned[chain])]
+
+    def release(self, chain: ChainID, needed: Callable[[], Collection[ChainID]]) -> None:
+        """Let a stray layer go as soon as no container stands on it."""
+        with self._guard:
+            if chain not in needed() and not self._pinned[chain]:
+                self._store.write(Put(_PROVISIONAL + chain, b"{}"))
+        self.sweep(lambda found: found in needed())
 
     def remove(self, chains: Sequence[ChainID], needed: Callable[[ChainID], bool]) -> list[tuple[ChainID, int]]:
         """Remove an image's layers from the top down, as far as nothing else needs them; those gone and their sizes.

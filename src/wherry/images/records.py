@@ -115,6 +115,21 @@ class Records:
         found += [digest for record in records for digest in (record.manifest, record.index) if digest]
         return found + [layer.blob.content for record in records for layer in record.layers]
 
+    def blobs_of(self, id: Digest) -> list[Digest]:
+        """Every blob one image refers to; none when it is gone."""
+        with self._lock:
+            record = self._records.get(id)
+        if record is None:
+            return []
+        found = [record.id, *(digest for digest in (record.manifest, record.index) if digest)]
+        return found + [layer.blob.content for layer in record.layers]
+
+    def layer_blobs(self, id: Digest) -> list[Digest]:
+        """The packed form of each of an image's layers, lowest first."""
+        with self._lock:
+            record = self._records.get(id)
+        return [] if record is None else [layer.blob.content for layer in record.layers]
+
     def find(self, text: str) -> Image:
         """By reference, digest, id or a prefix of an id that only one has; errors as docker words them."""
         with self._lock:

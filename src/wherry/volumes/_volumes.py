@@ -1,8 +1,10 @@
+import builtins
 import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
@@ -11,6 +13,7 @@ from wherry.archive import copy_tree, remove_tree, tree_size
 from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound
 from wherry.kernel.mounts import MNT_DETACH, UMOUNT_NOFOLLOW, mount, umount
 from wherry.kernel.paths import open_beneath, open_in_root
+from wherry.spec.finding import Findings
 from wherry.state import Delete, Put, Store
 from wherry.volumes import _filters
 from wherry.volumes._filters import Filters, Users
@@ -205,6 +208,21 @@ class Volumes:
             finally:
                 os.close(origin)
 
+    def check(self, findings: Findings) -> None:
+        """Records, directories and mounts against each other."""
+        with self._lock:
+            for volume in self.list():
+                if not os.path.isdir(volume.mountpoint):
+                    act = partial(os.makedirs, volume.mountpoint, 0o755, exist_ok=True)
+                    problem = "its directory is gone, and its data with it"
+                    findings.add("volumes", volume.name, problem, "make an empty directory", act)
+                if volume.options and volume.name not in self._users and os.path.ismount(volume.mountpoint):
+                    findings.add(
+                        "volumes", volume.name, "it is mounted for nobody", "unmount it", partial(self._unmount, volume)
+                    )
+            for name in self._strays():
+                findings.add("volumes", name, "it has data but no record", "take it in", partial(self._take_in, name))
+
     def close(self) -> None:
         """Release what is held open; volumes stay mounted for their containers."""
         os.close(self._directory)
@@ -236,13 +254,21 @@ class Volumes:
                 found[name] = Volume.from_bytes(name, self._mountpoint(name), data)
             else:
                 self._store.write(Delete(key))
-        for name in os.listdir(self._directory):
-            mountpoint = self._mountpoint(name)
-            if name not in found and is_name(name) and os.path.isdir(mountpoint):
-                created = _timestamp(os.stat(mountpoint).st_mtime)
-                found[name] = Volume(name=name, created=created, mountpoint=mountpoint)
-                self._store.write(Put(_PREFIX + name, found[name].to_bytes()))
+        self._volumes = found
+        for name in self._strays():
+            self._take_in(name)
         return found
+
+    def _strays(self) -> builtins.list[str]:
+        """Directories that look like volumes and have no record."""
+        names = sorted(os.listdir(self._directory))
+        return [n for n in names if n not in self._volumes and is_name(n) and os.path.isdir(self._mountpoint(n))]
+
+    def _take_in(self, name: str) -> None:
+        mountpoint = self._mountpoint(name)
+        created = _timestamp(os.stat(mountpoint).st_mtime)
+        self._volumes[name] = Volume(name=name, created=created, mountpoint=mountpoint)
+        self._store.write(Put(_PREFIX + name, self._volumes[name].to_bytes()))
 
     def _mountpoint(self, name: str) -> str:
         return f"{self._root}/{name}/{_DATA}"

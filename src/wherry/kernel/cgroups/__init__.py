@@ -6,6 +6,8 @@ every container has.
 
 from __future__ import annotations
 
+import os
+
 from wherry.kernel.cgroups.contract import (
     Cgroup,
     CgroupStats,
@@ -26,6 +28,7 @@ __all__ = [
     "Layout",
     "MemoryStats",
     "cgroup",
+    "children",
     "layout",
 ]
 
@@ -45,6 +48,18 @@ def cgroup(path: str, host: Layout | None = None) -> Cgroup:
     from wherry.kernel.cgroups.v2 import V2Cgroup
 
     return V2Cgroup(paths[""], host.unified or "")
+
+
+def children(path: str, host: Layout | None = None) -> set[str]:
+    """The names of the groups in the one at `path`, in whichever hierarchies they are."""
+    found: set[str] = set()
+    for directory in set(locate(path, host or layout()).values()):
+        try:
+            with os.scandir(directory) as entries:
+                found.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+    return found
 
 
 def _rule(kind: str, major: int | None, minor: int | None, access: str = "rwm") -> dict[str, object]:
