@@ -184,6 +184,7 @@ def daemon_config(settings: Settings) -> "DaemonConfig":
         log_driver=settings.text("log-driver"),
         log_options=settings.mapping("log-opt"),
         shutdown_timeout=settings.number("shutdown-timeout"),
+        init=settings.flag("init"),
         labels=settings.items("label"),
         debug=settings.flag("debug"),
         insecure_registries=settings.items("insecure-registry"),

@@ -39,6 +39,8 @@ class DaemonConfig:
     shutdown_timeout: int = 15
     labels: tuple[str, ...] = ()
     debug: bool = False
+    init: bool = False
+    """Whether containers that do not say have an init."""
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     max_downloads: int = 3

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wherry.engine import files, shared_memory
+from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
 from wherry.engine.hostfiles import write_hostname, write_network_files
@@ -32,6 +33,7 @@ from wherry.errors import (
 from wherry.logs.client import Streams
 from wherry.logs.target import LogTarget
 from wherry.network.endpoint import Endpoint, EndpointRequest
+from wherry.spec.docker import HostConfig
 
 log = logging.getLogger(__name__)
 _PREFIX = (
@@ -157,6 +159,11 @@ def _make_pipes(container: Container, pipes: _Pipes) -> None:
     pipes.ours, pipes.theirs = pipes.ours._replace(stderr=err[0]), pipes.theirs._replace(stderr=err[1])
 
 
+def has_init(host: HostConfig, config: DaemonConfig) -> bool:
+    """As docker has it: where PID 1 is somebody else's, no init is run."""
+    return (config.init if host.init is None else host.init) and not host.pid_mode
+
+
 def log_target(core: Core, container: Container) -> LogTarget:
     """Where its output goes."""
     config, log = container.definition.config, container.definition.host.log_config
@@ -195,6 +202,7 @@ def _joined(core: Core, container: Container) -> Inputs:
         shm=shm,
         default_ulimits=core.config.default_ulimits,
         default_shm_size=core.config.default_shm_size,
+        init=has_init(host, core.config),
     )
 
 

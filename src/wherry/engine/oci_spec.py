@@ -21,6 +21,8 @@ from wherry.engine.security import (
     seccomp_json,
 )
 from wherry.engine.users import Identity
+from wherry.runtime.init import ANNOTATION as INIT_ANNOTATION
+from wherry.runtime.machine.init import ARGUMENTS as INIT_ARGUMENTS
 from wherry.spec.docker import Ulimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,6 +51,7 @@ class Inputs:
     cgroup_version: int = 1
     default_ulimits: Sequence[Ulimit] = ()
     default_shm_size: int = DEFAULT_SHM_SIZE
+    init: bool = False
 
 
 def write_spec(definition: Definition, inputs: Inputs) -> bytes:
@@ -79,8 +82,11 @@ def write_spec(definition: Definition, inputs: Inputs) -> bytes:
         document["hostname"] = inputs.hostname
         if definition.config.domainname:
             document["domainname"] = definition.config.domainname
-    if host.annotations:
-        document["annotations"] = dict(host.annotations)
+    annotations = dict(host.annotations or {})
+    if inputs.init:
+        annotations[INIT_ANNOTATION] = "true"
+    if annotations:
+        document["annotations"] = annotations
     document["linux"] = linux
     text = json.dumps(document, separators=(",", ":"))
     filter_text = seccomp_json(options, bounding, host.privileged)
@@ -98,7 +104,7 @@ def process(definition: Definition, inputs: Inputs) -> dict[str, Any]:
     document: dict[str, Any] = {
         "terminal": config.tty,
         "user": user_document(inputs.identity),
-        "args": [definition.path, *definition.args],
+        "args": [*(INIT_ARGUMENTS if inputs.init else ()), definition.path, *definition.args],
         "env": environment(definition, inputs.hostname, inputs.identity.home),
         "cwd": config.working_dir or "/",
         "capabilities": capability_sets(bounding, inputs.identity.uid),

@@ -133,7 +133,7 @@ async def info(core: Core) -> dict[str, Any]:
         },
         "LiveRestoreEnabled": config.live_restore,
         "Isolation": "",
-        "InitBinary": "",
+        "InitBinary": "docker-init",
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},

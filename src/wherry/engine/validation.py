@@ -7,7 +7,9 @@ from wherry.engine.health import check_health
 from wherry.engine.resources import check_mapping, check_rule
 from wherry.engine.signals import parse_signal
 from wherry.errors import InvalidArgument, Unimplemented
+from wherry.kernel.syscalls import ARCH
 from wherry.logs.options import check_options
+from wherry.runtime.machine.assembly import assembler_for
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 
 _POLICIES = ("", "no", "always", "on-failure", "unless-stopped")
@@ -80,11 +82,12 @@ def check_host(config: ContainerConfig, host: HostConfig, networking: Networking
 def _refuse_unsupported(host: HostConfig) -> None:
     if host.isolation not in ("", "default"):
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+    if host.init:
+        assembler_for(ARCH)
     refused = {
         "Links": host.links,
         "DeviceRequests": host.device_requests,
         "StorageOpt": host.storage_opt,
-        "Init": host.init,
         "Cgroup": host.cgroup,
         "VolumeDriver": host.volume_driver not in ("", "local") and host.volume_driver,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wherry.errors import InvalidArgument, Unimplemented
 from wherry.kernel import capabilities, mounts, namespaces
 from wherry.runtime import document as d
-from wherry.runtime import process, process_plan, rootfs, setup
+from wherry.runtime import init, process, process_plan, rootfs, setup
 from wherry.runtime.hooks import Hook, RunHooks
 from wherry.runtime.mount_plan import Preparation, mount_operations
 
@@ -122,7 +122,17 @@ def build(
         steps.append(setup.ReturnMounts())
     if prepared:
         host = host._replace(bounding=capabilities.every())
-    steps += _process(spec, linux, identifier, host, hooks, wait, keyring=choices.keyring, enter=not early)
+    steps += _process(
+        spec,
+        linux,
+        identifier,
+        host,
+        hooks,
+        wait,
+        keyring=choices.keyring,
+        enter=not early,
+        with_init=init.is_wanted(config),
+    )
     return Plan(
         clone_flags=0 if refork else _clone_flags(names),
         uid_map=_id_map(linux, "uidMappings", user),
@@ -280,7 +290,9 @@ def _process(
     *,
     keyring: bool,
     enter: bool,
+    with_init: bool,
 ) -> list[Operation]:
+    args = process_plan.check(spec)
     terminal = d.boolean(spec, "terminal", False, "process.")
     identity = process_plan.identity(spec, host.bounding)
     operations: list[Operation] = [process.Streams(identity.uid, terminal)]
@@ -293,8 +305,11 @@ def _process(
     waiting.append(setup.AwaitGo())
     if wait:
         path = process_plan.environment(spec).get("PATH", "")
-        waiting.append(process.AwaitStart(process_plan.check(spec)[0], path))
+        # Our init is in no directory to be looked for: a path of no fixed place is not.
+        program = f"./{args[0]}" if with_init else args[0]
+        waiting.append(process.AwaitStart(program, path))
     if hooks["startContainer"]:
         waiting.append(RunHooks("startContainer", hooks["startContainer"]))
     operations += waiting
-    return operations + process_plan.finish(spec, identity, filter)
+    last = process_plan.finish(spec, identity, filter)
+    return operations + (init.wrap(last, args, process_plan.environment(spec)) if with_init else last)

@@ -42,6 +42,7 @@ class Scene:
         "channel",
         "confinement",
         "console",
+        "init",
         "inside",
         "mask",
         "mounts",
@@ -64,6 +65,7 @@ class Scene:
         self.root = -1  # O_PATH of the new root directory
         self.trees: dict[str, int] = {}  # detached mounts the parent prepared, by the key of their operation
         self.console = -1  # pty slave
+        self.init = -1  # the program of --init, in memory
         self.inside = False  # the working directory is set and verified
         self.mounts = -1  # the mount namespace to return to, when it is not the container's own
         self.mask = -1  # a detached empty read-only tmpfs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import marshal
 
-from wherry.runtime import devices, hooks, mounting, options, process, rootfs, setup
+from wherry.runtime import devices, hooks, init, mounting, options, process, rootfs, setup
 from wherry.spec.mount import Mount
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from wherry.runtime.scene import Operation
 
-_MODULES = (devices, hooks, mounting, options, process, rootfs, setup)
+_MODULES = (devices, hooks, init, mounting, options, process, rootfs, setup)
 _CLASSES: list[Any] = [
     found
     for module in _MODULES

@@ -191,7 +191,6 @@ def test_mounts_that_are_refused(host: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        {"Init": True},
         {"Links": ["a:b"]},
         {"UsernsMode": "remap"},
         {"Runtime": "kata"},

@@ -109,8 +109,8 @@ def test_says_what_docker_says_to_what_cannot_be(world: World) -> None:
             await c.remove("taken")
         with pytest.raises(InvalidArgument, match=r"^Duplicate mount point: /b$"):
             await create(engine, "sleep", host={"Binds": ["/a:/b", "/c:/b"]})
-        with pytest.raises(Unimplemented, match=r"HostConfig.Init"):
-            await create(engine, "sleep", host={"Init": True})
+        with pytest.raises(Unimplemented, match=r"HostConfig.StorageOpt"):
+            await create(engine, "sleep", host={"StorageOpt": {"size": "1G"}})
         assert len(await c.list(all=True)) == len(world.snapshots) == 1
 
     play(world, scenario)
