@@ -9,6 +9,7 @@ from wherry.spec.docker import Ulimit
 
 DEFAULT_DATA_ROOT = Path("/var/lib/wherry")
 DEFAULT_EXEC_ROOT = Path("/run/wherry")
+DEFAULT_CDI_DIRS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,10 @@ class DaemonConfig:
     """Whether containers that do not say have an init."""
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+    cdi_spec_dirs: tuple[Path, ...] = DEFAULT_CDI_DIRS
+    """Where CDI specifications are; the last counts most."""
+    userns_remap: str = ""
+    """Whose subordinate ids containers live in: "default", user[:group] or uid[:gid]; empty: the host's own ids."""
     max_downloads: int = 3
     max_uploads: int = 5
     max_download_attempts: int = 5

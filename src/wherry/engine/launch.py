@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wherry.engine import files, shared_memory
+from wherry.engine import apparmor, device_requests, files, shared_memory
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
@@ -20,6 +20,7 @@ from wherry.engine.hostfiles import write_hostname, write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.parts import Started, Stdio
 from wherry.engine.ports import port_requests
+from wherry.engine.security import apparmor_profile, parse_security_options
 from wherry.engine.users import Identity, identify, read_accounts
 from wherry.errors import (
     Conflict,
@@ -291,8 +292,13 @@ def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
         namespaces["network"] = str(core.config.exec_root / "netns" / container.id)
     if definition.host.ipc_mode == "shareable":
         shared_memory.make(core.config, container.id, definition.host.shm_size or core.config.default_shm_size)
+    requests = definition.host.device_requests
+    edits = device_requests.resolve(requests, core.cdi) if requests else None
+    profile = apparmor_profile(parse_security_options(definition.host.security_opt), definition.host.privileged)
+    if profile:
+        apparmor.require(profile)
     identity = find_identity(core, container, definition.config.user)
-    complete = replace(inputs, identity=identity, namespaces=namespaces)
+    complete = replace(inputs, identity=identity, namespaces=namespaces, edits=edits)
     bundle = core.bundle(container.id)
     os.makedirs(bundle / "rootfs", mode=0o711, exist_ok=True)
     fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

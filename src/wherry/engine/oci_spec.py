@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wherry.engine import cdi
 from wherry.engine.records import Definition, MountPoint
 from wherry.engine.resources import devices, resources
 from wherry.engine.security import (
@@ -23,6 +24,7 @@ from wherry.engine.security import (
 from wherry.engine.users import Identity
 from wherry.runtime.init import ANNOTATION as INIT_ANNOTATION
 from wherry.runtime.machine.init import ARGUMENTS as INIT_ARGUMENTS
+from wherry.spec.cdi import Edits
 from wherry.spec.docker import Ulimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,6 +51,7 @@ class Inputs:
     files: Mapping[str, str]
     shm: str | None = None
     cgroup_version: int = 1
+    edits: Edits | None = None
     default_ulimits: Sequence[Ulimit] = ()
     default_shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
@@ -88,6 +91,10 @@ def write_spec(definition: Definition, inputs: Inputs) -> bytes:
     if annotations:
         document["annotations"] = annotations
     document["linux"] = linux
+    if inputs.edits is not None:
+        cdi.apply(document, inputs.edits, privileged=host.privileged)
+        # It must be the last member, see below.
+        document["linux"] = document.pop("linux")
     text = json.dumps(document, separators=(",", ":"))
     filter_text = seccomp_json(options, bounding, host.privileged)
     if filter_text is not None:
@@ -193,8 +200,8 @@ def _root_propagation(mounts: Sequence[MountPoint]) -> str:
 def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
     host = definition.host
     writable = "rw" if host.privileged else "ro"
-    options = parse_security_options(host.security_opt)
-    cgroups = writable if options.writable_cgroups is None else "rw" if options.writable_cgroups else "ro"
+    asked = parse_security_options(host.security_opt).writable_cgroups
+    cgroups = writable if asked is None else "rw" if asked else "ro"
     mounts: list[dict[str, Any]] = [
         _mount("/proc", "proc", "proc", _NODEV),
         _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),

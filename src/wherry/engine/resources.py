@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from contextlib import suppress
 from typing import Any
 
 from wherry.errors import FailedPrecondition, Internal, InvalidArgument
@@ -174,7 +175,7 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     rules: list[dict[str, Any]] = []
     for mapping in host.devices or ():
         for path, target in _expand(mapping):
-            device = _describe(path, target)
+            device = describe_device(path, target)
             made.append(device)
             rules.append(
                 {
@@ -218,8 +219,14 @@ def _not_gathered(source: str, reason: str) -> Internal:
     )
 
 
-def _describe(path: str, target: str) -> dict[str, Any]:
-    status = os.stat(path)
+def describe_device(path: str, target: str) -> dict[str, Any]:
+    """The device node `path` of the host as an entry of `linux.devices` at `target`."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _not_gathered(path, os.strerror(error.errno or 0).lower()) from None
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        raise _not_gathered(path, "not a device node")
     return {
         "path": target,
         "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
@@ -250,5 +257,6 @@ def _host_devices() -> list[dict[str, Any]]:
             except FileNotFoundError:
                 continue
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                found.append(_describe(path, path))
+                with suppress(Internal):  # gone meanwhile
+                    found.append(describe_device(path, path))
     return found

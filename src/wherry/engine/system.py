@@ -66,6 +66,7 @@ async def info(core: Core) -> dict[str, Any]:
     """Docker's info document."""
     statuses = [container.state.shown_status for container in core.index]
     images = await asyncio.to_thread(core.parts.images.list)
+    devices = [{"Source": "cdi", "ID": name} for name in await asyncio.to_thread(core.cdi.names)]
     config, uname, cgroups = core.config, os.uname(), layout()
     version1 = cgroups.version == 1
     held = set(cgroups.v1) if version1 else set(_read("/sys/fs/cgroup/cgroup.controllers").split())
@@ -139,7 +140,8 @@ async def info(core: Core) -> dict[str, Any]:
         "InitCommit": {"ID": ""},
         "SecurityOptions": ["name=seccomp,profile=builtin", *([] if version1 else ["name=cgroupns"])],
         "FirewallBackend": {"Driver": "nftables"},
-        "CDISpecDirs": [],
+        "CDISpecDirs": [str(path) for path in core.cdi.directories],
+        **({"DiscoveredDevices": devices} if devices else {}),
         "Warnings": list(config.warnings) or None,
     }
 

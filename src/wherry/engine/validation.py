@@ -86,7 +86,6 @@ def _refuse_unsupported(host: HostConfig) -> None:
         assembler_for(ARCH)
     refused = {
         "Links": host.links,
-        "DeviceRequests": host.device_requests,
         "StorageOpt": host.storage_opt,
         "Cgroup": host.cgroup,
         "VolumeDriver": host.volume_driver not in ("", "local") and host.volume_driver,

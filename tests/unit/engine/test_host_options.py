@@ -195,7 +195,6 @@ def test_mounts_that_are_refused(host: dict[str, Any]) -> None:
         {"UsernsMode": "remap"},
         {"Runtime": "kata"},
         {"StorageOpt": {"size": "1G"}},
-        {"DeviceRequests": [{"Driver": "nvidia"}]},
         {"NetworkMode": "container:"},
         {"PidMode": "elsewhere"},
         {"DeviceCgroupRules": ["c 1:99999999999 r"]},
