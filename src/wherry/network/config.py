@@ -1,6 +1,6 @@
 """What the daemon's flags say about networking."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -8,11 +8,15 @@ from pathlib import Path
 class NetworkConfig:
     """Names are kernel-wide, so they come from the daemon, derived from its exec-root.
 
-    `bridge` is the interface's name (at most 15 bytes), `table` the nftables table's. `bip` is the bridge's address
-    with its prefix ("172.17.0.1/16"), None to choose one that meets nothing the host has; `fixed_cidr` narrows what is
-    given to containers. `mtu` None follows the interface of the default route. `default_bind` is where ports go that
-    name no address. `icc` False keeps containers from each other but for published ports (and
-    from those too where br_netfilter is on: the bridge then translates them before isolating the two ports).
+    `bridge` is the interface's name (at most 15 bytes), "none" for no default network on a bridge; `table` the
+    nftables table's. `bip` is the bridge's address with its prefix ("172.17.0.1/16"), None to choose one that meets
+    nothing the host has; `fixed_cidr` narrows what is given to containers. `ipv6` and `fixed_cidr_v6` give the
+    default network IPv6. `mtu` None follows the interface of the default route. `default_bind` is where ports go
+    that name no address. `icc` False keeps containers of the default network from each other but for published
+    ports (and from those too where br_netfilter is on: the bridge then translates them before isolating the two
+    ports). `pools`: (base, size) of the subnets for networks that name none; empty: docker's. `ipv6_networks`:
+    whether networks that say nothing about IPv6 get it; None: when the host has it. `driver_options`: driver →
+    options of networks that do not set them.
     `warm` is how many sandboxes are kept ready ahead of need.
     """
 
@@ -27,3 +31,8 @@ class NetworkConfig:
     ip_forward: bool = True
     ip_masq: bool = True
     warm: int = 4
+    ipv6: bool = False
+    fixed_cidr_v6: str | None = None
+    pools: tuple[tuple[str, int], ...] = ()
+    ipv6_networks: bool | None = None
+    driver_options: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -3,50 +3,46 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wherry.network.bridge import Bridge
-from wherry.network.config import NetworkConfig
 from wherry.network.endpoint import Endpoint
+from wherry.network.network import Network, Subnet
 
 
-def network(
-    name: str, id: str, created: str, driver: str, endpoints: Iterable[Endpoint], names: Mapping[str, str]
-) -> dict[str, Any]:
-    """The document of a network without addresses of its own. `names`: sandbox → the container's name by now."""
+def network(found: Network, endpoints: Iterable[Endpoint], names: Mapping[str, str]) -> dict[str, Any]:
+    """A network's document. `names`: sandbox → the container's name by now."""
+    plain = found.driver in ("host", "null") and not found.config_only
     return {
-        "Name": name,
-        "Id": id,
-        "Created": created,
-        "Scope": "local",
-        "Driver": driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": None},
-        "Internal": False,
-        "Attachable": False,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "Name": found.name,
+        "Id": found.id,
+        "Created": found.created,
+        "Scope": found.scope,
+        "Driver": found.driver,
+        "EnableIPv4": found.ipv4,
+        "EnableIPv6": found.ipv6,
+        "IPAM": {
+            "Driver": found.ipam_driver,
+            "Options": None if found.built_in else dict(found.ipam_options or {}),
+            "Config": None if plain else [_subnet(subnet) for subnet in found.subnets],
+        },
+        "Internal": found.internal,
+        "Attachable": found.attachable,
+        "Ingress": found.ingress,
+        "ConfigFrom": {"Network": found.config_from},
+        "ConfigOnly": found.config_only,
         "Containers": {e.sandbox: _member(e, names.get(e.sandbox, e.name)) for e in endpoints},
-        "Options": {},
-        "Labels": {},
+        "Options": dict(found.options),
+        "Labels": dict(found.labels),
     }
 
 
-def add_bridge(document: dict[str, Any], bridge: Bridge, config: NetworkConfig) -> dict[str, Any]:
-    """The document, with what the default bridge has besides."""
-    addresses = {"Subnet": str(bridge.subnet), "Gateway": str(bridge.gateway)}
-    if config.fixed_cidr:
-        addresses["IPRange"] = config.fixed_cidr
-    document["IPAM"] = {"Driver": "default", "Options": None, "Config": [addresses]}
-    document["Options"] = {
-        "com.docker.network.bridge.default_bridge": "true",
-        "com.docker.network.bridge.enable_icc": str(config.icc).lower(),
-        "com.docker.network.bridge.enable_ip_masquerade": str(config.ip_masq).lower(),
-        "com.docker.network.bridge.host_binding_ipv4": config.default_bind,
-        "com.docker.network.bridge.name": bridge.name,
-        "com.docker.network.driver.mtu": str(bridge.mtu),
-    }
-    return document
+def _subnet(subnet: Subnet) -> dict[str, Any]:
+    shown: dict[str, Any] = {"Subnet": subnet.subnet}
+    if subnet.ip_range:
+        shown["IPRange"] = subnet.ip_range
+    if subnet.gateway:
+        shown["Gateway"] = subnet.gateway
+    if subnet.auxiliary:
+        shown["AuxiliaryAddresses"] = dict(subnet.auxiliary)
+    return shown
 
 
 def _member(endpoint: Endpoint, name: str) -> dict[str, str]:
@@ -55,5 +51,5 @@ def _member(endpoint: Endpoint, name: str) -> dict[str, str]:
         "EndpointID": endpoint.endpoint_id,
         "MacAddress": endpoint.mac,
         "IPv4Address": f"{endpoint.ipv4}/{endpoint.prefix}" if endpoint.ipv4 else "",
-        "IPv6Address": "",
+        "IPv6Address": f"{endpoint.ipv6}/{endpoint.prefix6}" if endpoint.ipv6 else "",
     }

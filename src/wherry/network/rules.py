@@ -1,17 +1,24 @@
 """The nftables table of one daemon, as text.
 
-Everything is said once, by a fixed set of rules; what changes with containers are elements of two maps. So a packet
-costs the same with one published port or ten thousand, and publishing one costs one element.
+Everything is said once, by a fixed set of rules; what changes with networks and containers are elements of maps and,
+for each network, a few short chains. So a packet costs the same with one published port or ten thousand, with one
+network or a hundred, and publishing a port, or a range of 60,000, costs one element.
 
-    published      proto . port            → container . port      for bindings to 0.0.0.0
-    published_at   address . proto . port  → container . port      for bindings to one address
+    ports4, ports6             proto . port            → container . port     for bindings to every address
+    ports4_at, ports6_at       address . proto . port  → container . port     for bindings to one address
+    spans4 ... spans6_at       the same for ranges whose ports are the container's too: → container
+    homes4, homes6             a network's subnet → its `guard` chain
+    out4, out6                 a network's subnet → its `out` chain
+    leaving, entering          a network's device → its `leave` or `enter` chain
+    open4, open6               address . proto . port of containers that are reached without translation
 
 What the rules do:
 - a packet for one of the host's own addresses and a published port goes to the container (from other hosts, from
-  containers, and from the host itself, 127.0.0.1 included);
-- only answers and published ports reach containers from outside; a neighbour that routes packets straight to a
-  container's address is not heard (the drop in `guard` comes before connection tracking);
-- 127.0.0.0/8 can be answered over the bridge (route_localnet), so it must not be *asked* over it: dropped in `guard`;
+  containers of any network, and from the host itself, 127.0.0.1 and ::1 included);
+- only answers and published ports reach containers from outside their network, and so from other networks; a neighbour
+  that routes packets straight to a container's address is not heard (`guard` comes before connection tracking);
+- what comes from an internal network goes nowhere else;
+- 127.0.0.0/8 can be answered over a bridge (route_localnet), so it must not be *asked* over it: dropped in `guard`;
   and packets from other hosts to 127.0.0.0/8 are never translated, the kernel then drops them as martians
   (CVE-2020-8558 and what came after it);
 - what containers send out is masqueraded; what they send to a published port of the host too, since the other
@@ -19,42 +26,63 @@ What the rules do:
 """
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from wherry.network.endpoint import Endpoint
 
-_ANY = "0.0.0.0"
+_ANY = ("0.0.0.0", "::")
+
+
+class Segment(NamedTuple):
+    """What the rules say about one network on a device. `subnet*` "": it has none; `mode*` are the gateway's."""
+
+    key: str
+    device: str
+    subnets4: tuple[str, ...] = ()
+    subnets6: tuple[str, ...] = ()
+    icc: bool = True
+    internal: bool = False
+    masquerade: bool = True
+    mode4: str = "nat"
+    mode6: str = "nat"
+    snat4: str = ""
+    snat6: str = ""
+    trusted: tuple[str, ...] = ()
 
 
 class TableOptions(NamedTuple):
-    """`closed_links`: those the host did not forward between until the daemon turned forwarding on, so must not now."""
+    """`closed4`, `closed6`: links the host did not forward between until the daemon turned that on, so must not now."""
 
     table: str
-    bridge: str
-    subnet: IPv4Network
-    icc: bool
-    masquerade: bool
-    closed_links: tuple[str, ...]
+    closed4: tuple[str, ...] = ()
+    closed6: tuple[str, ...] = ()
 
 
-def table(options: TableOptions, endpoints: Iterable[Endpoint]) -> str:
+def table(options: TableOptions, segments: Iterable[Segment], endpoints: Iterable[Endpoint]) -> str:
     """Commands that make the table what it has to be, whatever it is now, in one transaction."""
-    name, bridge, subnet = options.table, options.bridge, options.subnet
-    inside = "accept" if options.icc else "ct status dnat accept"
-    masquerade = f'ip saddr {subnet} oifname != "{bridge}" masquerade' if options.masquerade else ""
-    links = ", ".join(f'"{link}"' for link in options.closed_links)
-    closed = f"iifname {{ {links} }} oifname {{ {links} }} drop" if links else ""
+    name, segments = options.table, list(segments)
+    # Declared with the table: elements of an interval map are sent with the map, before any later command.
+    chains = "".join(f"  chain {chain} {{ }}\n" for segment in segments for chain in _chains(segment))
+    closed = "\n    ".join(_closed(4, options.closed4) + _closed(6, options.closed6))
     lines = f"""\
-add table ip {name}
-delete table ip {name}
-table ip {name} {{
-  map published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-  map published_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+add table inet {name}
+delete table inet {name}
+table inet {name} {{
+{chains}{_maps()}
+  set bridges {{ type ifname; }}
+  set open4 {{ type ipv4_addr . inet_proto . inet_service; flags interval; }}
+  set open6 {{ type ipv6_addr . inet_proto . inet_service; flags interval; }}
+  map homes4 {{ type ipv4_addr : verdict; flags interval; }}
+  map homes6 {{ type ipv6_addr : verdict; flags interval; }}
+  map out4 {{ type ipv4_addr : verdict; flags interval; }}
+  map out6 {{ type ipv6_addr : verdict; flags interval; }}
+  map leaving {{ type ifname : verdict; }}
+  map entering {{ type ifname : verdict; }}
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
-    iifname != {{ "lo", "{bridge}" }} ip daddr {subnet} drop
-    iifname "{bridge}" ip daddr 127.0.0.0/8 drop
+    ip daddr vmap @homes4
+    ip6 daddr vmap @homes6
+    iifname @bridges ip daddr 127.0.0.0/8 drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -66,26 +94,121 @@ table ip {name} {{
     fib daddr type local jump publish
   }}
   chain publish {{
-    dnat ip to ip daddr . meta l4proto . th dport map @published_at
-    dnat ip to meta l4proto . th dport map @published
+    dnat ip to ip daddr . meta l4proto . th dport map @ports4_at
+    dnat ip to meta l4proto . th dport map @ports4
+    dnat ip to ip daddr . meta l4proto . th dport map @spans4_at
+    dnat ip to meta l4proto . th dport map @spans4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6_at
+    dnat ip6 to meta l4proto . th dport map @ports6
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @spans6_at
+    dnat ip6 to meta l4proto . th dport map @spans6
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
-    oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
-    {masquerade}
+    oifname @bridges ip saddr 127.0.0.0/8 masquerade
+    oifname @bridges ip6 saddr ::1 masquerade
+    ip saddr vmap @out4
+    ip6 saddr vmap @out6
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    oifname "{bridge}" ct state established,related accept
-    iifname "{bridge}" oifname "{bridge}" {inside}
-    iifname != "{bridge}" oifname "{bridge}" ct status dnat accept
-    oifname "{bridge}" drop
+    iifname vmap @leaving
+    oifname vmap @entering
     {closed}
   }}
 }}
 """
+    lines += "".join(add_segment(name, segment) for segment in segments)
     return lines + "".join(publish(name, endpoint) for endpoint in endpoints)
+
+
+def _closed(version: int, closed: tuple[str, ...]) -> list[str]:
+    links = ", ".join(f'"{link}"' for link in closed)
+    return [f"meta nfproto ipv{version} iifname {{ {links} }} oifname {{ {links} }} drop"] if links else []
+
+
+def _maps() -> str:
+    lines = []
+    for version in "46":
+        address = f"ipv{version}_addr"
+        for at, prefix in (("", ""), ("_at", f"{address} . ")):
+            key = f"{prefix}inet_proto . inet_service"
+            lines.append(f"  map ports{version}{at} {{ type {key} : {address} . inet_service; }}")
+            lines.append(f"  map spans{version}{at} {{ type {key} : {address}; flags interval; }}")
+    return "\n".join(lines)
+
+
+def add_segment(table: str, segment: Segment) -> str:
+    """Commands that make a network known."""
+    t, key, device = f"inet {table}", segment.key, segment.device
+    lines = [f'add element {t} bridges {{ "{device}" }}']
+    lines += [f"add chain {t} {chain}" for chain in _chains(segment)]
+    lines += [f"add rule {t} enter_{key} {rule}" for rule in _enter(segment)]
+    lines.append(f'add element {t} entering {{ "{device}" : jump enter_{key} }}')
+    if segment.internal:
+        lines.append(f'add rule {t} leave_{key} oifname != "{device}" drop')
+        lines.append(f'add element {t} leaving {{ "{device}" : jump leave_{key} }}')
+    friends = ", ".join(f'"{name}"' for name in ("lo", device, *segment.trusted))
+    lines.append(f"add rule {t} guard_{key} iifname != {{ {friends} }} drop")
+    for version, subnets, mode in ((4, segment.subnets4, segment.mode4), (6, segment.subnets6, segment.mode6)):
+        if not subnets:
+            continue
+        if mode in ("nat", "isolated"):
+            homes = ", ".join(f"{subnet} : jump guard_{key}" for subnet in subnets)
+            lines.append(f"add element {t} homes{version} {{ {homes} }}")
+        lines += [f"add rule {t} out{version}_{key} {rule}" for rule in _out(segment, version, mode)]
+        out = ", ".join(f"{subnet} : jump out{version}_{key}" for subnet in subnets)
+        lines.append(f"add element {t} out{version} {{ {out} }}")
+    return "\n".join(lines) + "\n"
+
+
+def remove_segment(table: str, segment: Segment) -> str:
+    """Commands that undo `add_segment`."""
+    t, device = f"inet {table}", segment.device
+    lines = [f'delete element {t} bridges {{ "{device}" }}', f'delete element {t} entering {{ "{device}" }}']
+    if segment.internal:
+        lines.append(f'delete element {t} leaving {{ "{device}" }}')
+    for version, subnets, mode in ((4, segment.subnets4, segment.mode4), (6, segment.subnets6, segment.mode6)):
+        if subnets:
+            listed = ", ".join(subnets)
+            if mode in ("nat", "isolated"):
+                lines.append(f"delete element {t} homes{version} {{ {listed} }}")
+            lines.append(f"delete element {t} out{version} {{ {listed} }}")
+    chains = _chains(segment)
+    lines += [f"flush chain {t} {chain}" for chain in chains] + [f"delete chain {t} {chain}" for chain in chains]
+    return "\n".join(lines) + "\n"
+
+
+def _chains(segment: Segment) -> list[str]:
+    names = ["guard", "enter", *(["leave"] if segment.internal else [])]
+    names += [f"out{version}" for version, has in ((4, segment.subnets4), (6, segment.subnets6)) if has]
+    return [f"{name}_{segment.key}" for name in names]
+
+
+def _enter(segment: Segment) -> list[str]:
+    device = segment.device
+    rules = ["ct state established,related accept"]
+    rules.append(f'iifname "{device}" accept' if segment.icc else f'iifname "{device}" ct status dnat accept')
+    if not segment.internal:
+        rules.append(f'iifname != "{device}" ct status dnat accept')
+        for version, mode in ((4, segment.mode4), (6, segment.mode6)):
+            family, icmp = ("ip", "icmp") if version == 4 else ("ip6", "ipv6-icmp")
+            if mode == "routed":
+                rules.append(f"{family} daddr . meta l4proto . th dport @open{version} accept")
+                rules.append(f"meta nfproto ipv{version} meta l4proto {icmp} accept")
+            elif mode == "nat-unprotected":
+                rules.append(f"meta nfproto ipv{version} accept")
+    return [*rules, "drop"]
+
+
+def _out(segment: Segment, version: int, mode: str) -> list[str]:
+    device, snat = segment.device, segment.snat4 if version == 4 else segment.snat6
+    rules = [f'oifname "{device}" ct status dnat masquerade']
+    if segment.masquerade and mode in ("nat", "nat-unprotected"):
+        family = "ip" if version == 4 else "ip6"
+        action = f"snat {family} to {snat}" if snat else "masquerade"
+        rules.append(f'oifname != "{device}" {action}')
+    return rules
 
 
 def publish(table: str, endpoint: Endpoint) -> str:
@@ -99,16 +222,27 @@ def withdraw(table: str, endpoint: Endpoint) -> str:
 
 
 def _elements(verb: str, table: str, endpoint: Endpoint) -> str:
-    anywhere, somewhere = [], []
+    found: dict[str, list[str]] = {}
+    add = verb == "add"
     for port in endpoint.ports:
-        value = f" : {endpoint.ipv4} . {port.container_port}" if verb == "add" else ""
-        if port.host_ip == _ANY:
-            anywhere.append(f"{port.proto} . {port.host_port}{value}")
-        else:
-            somewhere.append(f"{port.host_ip} . {port.proto} . {port.host_port}{value}")
-    text = ""
-    if anywhere:
-        text += f"{verb} element ip {table} published {{ {', '.join(anywhere)} }}\n"
-    if somewhere:
-        text += f"{verb} element ip {table} published_at {{ {', '.join(somewhere)} }}\n"
-    return text
+        version, target = (6, endpoint.ipv6) if ":" in port.host_ip else (4, endpoint.ipv4)
+        last = port.count - 1
+        if not port.host_port:
+            ports = _span(port.container_port, last)
+            found.setdefault(f"open{version}", []).append(f"{target} . {port.proto} . {ports}")
+            continue
+        at, prefix = ("", "") if port.host_ip in _ANY else ("_at", f"{port.host_ip} . ")
+        if port.count > 1 and port.host_port == port.container_port:
+            value = f" : {target}" if add else ""
+            key = f"{prefix}{port.proto} . {_span(port.host_port, last)}{value}"
+            found.setdefault(f"spans{version}{at}", []).append(key)
+            continue
+        elements = found.setdefault(f"ports{version}{at}", [])
+        for offset in range(port.count):
+            value = f" : {target} . {port.container_port + offset}" if add else ""
+            elements.append(f"{prefix}{port.proto} . {port.host_port + offset}{value}")
+    return "".join(f"{verb} element inet {table} {name} {{ {', '.join(keys)} }}\n" for name, keys in found.items())
+
+
+def _span(first: int, more: int) -> str:
+    return f"{first}-{first + more}" if more else str(first)

@@ -119,7 +119,7 @@ def test_what_living_endpoints_lost_is_restored(world: World, damage: str) -> No
     networks.close()
     with world.host.do(Netlink) as host:
         if damage == "table":
-            run_nft(world, "delete table ip test")
+            run_nft(world, "delete table inet test")
         elif damage == "veth":
             host.request(delete_link(web.host_ifname))
         elif damage == "bridge":
@@ -157,7 +157,7 @@ def test_other_tables_are_left_alone_and_a_dropping_one_is_named(
     run_nft(world, FOREIGN.replace("accept", "drop"))
     world.networks()
     assert "ip foreign" in caplog.text
-    run_nft(world, "delete table ip test")
+    run_nft(world, "delete table inet test")
     assert world.ruleset() == FOREIGN.replace("accept", "drop")
 
 

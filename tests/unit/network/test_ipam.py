@@ -30,6 +30,7 @@ class Allocation(RuleBasedStateMachine):
                 self.pool.allocate()
             return None
         address = self.pool.allocate()
+        assert isinstance(address, IPv4Address)
         assert address == min(self.free)
         self.free.remove(address)
         return address

@@ -19,10 +19,16 @@ from wherry.kernel.netlink._messages import (
     delete_address,
     delete_group,
     delete_link,
+    delete_route,
+    ipvlan,
+    macvlan,
     new_bridge,
+    new_child,
     new_veth,
     set_bridge_port,
     set_link,
+    vlan,
+    vxlan,
 )
 from wherry.kernel.netlink._parse import Address, Link, Route
 from wherry.kernel.netlink._socket import Netlink
@@ -38,8 +44,14 @@ __all__ = [
     "delete_address",
     "delete_group",
     "delete_link",
+    "delete_route",
+    "ipvlan",
+    "macvlan",
     "new_bridge",
+    "new_child",
     "new_veth",
     "set_bridge_port",
     "set_link",
+    "vlan",
+    "vxlan",
 ]

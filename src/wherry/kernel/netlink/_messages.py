@@ -7,7 +7,7 @@ _NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, _RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, _RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 27, 28, 31, 32
@@ -18,8 +18,11 @@ BR_STATE_FORWARDING = 3
 IFLA_OPERSTATE, IF_OPER_UP = 16, 6
 _NLA_F_NESTED = 0x8000
 IFF_UP = 1
+_IFLA_MACVLAN_MODE, _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS, _IFLA_VLAN_ID = 1, 1, 2, 1
+_IFLA_VXLAN_ID, _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PORT = 1, 7, 15
 
 IFA_ADDRESS, IFA_LOCAL = 1, 2
+_IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
 
@@ -90,6 +93,47 @@ def new_veth(name: str, *, peer: str, peer_netns: int, mtu: int, master: int) ->
     return Message(RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body, "netlink newlink veth", name)
 
 
+def new_child(name: str, kind: str, data: bytes, *, parent: int = 0, netns: int | None = None, mtu: int = 0) -> Message:
+    """A link that stands on another one of this namespace (`parent`: its index), down, here or in the namespace of the
+    descriptor `netns`. `kind` and `data`: `macvlan`, `ipvlan`, `vlan` or `vxlan`."""
+    body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name)
+    if parent:
+        body += _number(IFLA_LINK, parent)
+    if mtu:
+        body += _number(IFLA_MTU, mtu)
+    if netns is not None:
+        body += _number(_IFLA_NET_NS_FD, netns)
+    info = _text(IFLA_INFO_KIND, kind) + attribute(_IFLA_INFO_DATA | _NLA_F_NESTED, data)
+    body += attribute(IFLA_LINKINFO | _NLA_F_NESTED, info)
+    return Message(RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body, f"netlink newlink {kind}", name)
+
+
+def macvlan(mode: int) -> bytes:
+    """`new_child`'s data; modes: private 1, vepa 2, bridge 4, passthru 8 (linux/if_link.h)."""
+    return _number(_IFLA_MACVLAN_MODE, mode)
+
+
+def ipvlan(mode: int, flags: int) -> bytes:
+    """`new_child`'s data; modes: l2 0, l3 1, l3s 2; flags: bridge 0, private 1, vepa 2."""
+    return attribute(_IFLA_IPVLAN_MODE, struct.pack("=H", mode)) + attribute(
+        _IFLA_IPVLAN_FLAGS, struct.pack("=H", flags)
+    )
+
+
+def vlan(number: int) -> bytes:
+    """`new_child`'s data: an 802.1Q tag."""
+    return attribute(_IFLA_VLAN_ID, struct.pack("=H", number))
+
+
+def vxlan(number: int, port: int) -> bytes:
+    """`new_child`'s data: a VXLAN without learning; whom it sends to is told by `add_forwarding`."""
+    return (
+        _number(_IFLA_VXLAN_ID, number)
+        + attribute(_IFLA_VXLAN_LEARNING, b"\0")
+        + attribute(_IFLA_VXLAN_PORT, struct.pack(">H", port))
+    )
+
+
 def set_link(
     link: int | str,
     *,
@@ -98,13 +142,16 @@ def set_link(
     mtu: int | None = None,
     master: int | None = None,
     group: int | None = None,
+    name: str | None = None,
 ) -> Message:
-    """Change a link, by index or name. `master` 0 takes it out of its bridge."""
+    """Change a link, by index or name. `master` 0 takes it out of its bridge; `name` (given an index) renames it."""
     flags = IFF_UP if up else 0
     index = link if isinstance(link, int) else 0
     body = IFINFO.pack(0, 0, index, flags, 0 if up is None else IFF_UP)
     if isinstance(link, str):
         body += _text(IFLA_IFNAME, link)
+    elif name is not None:
+        body += _text(IFLA_IFNAME, name)
     if mac is not None:
         body += _mac(mac)
     if mtu is not None:
@@ -150,17 +197,49 @@ def delete_address(ifindex: int, address: str, prefix: int) -> Message:
 
 
 def add_address(index: int, address: str, prefix: int) -> Message:
-    """Give a link an address; one it has already is no error."""
+    """Give a link an address; one it has already is no error. One of IPv6 is of use at once, without detection of
+    duplicates: who gives addresses knows that there are none."""
     family, packed = _family(address)
-    body = IFADDR.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
-    flags = _NLM_F_CREATE | _NLM_F_REPLACE
-    return Message(RTM_NEWADDR, flags, body, "netlink newaddr", f"{address}/{prefix}")
+    flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
+    body = IFADDR.pack(family, prefix, flags, 0, index) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    return Message(RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_REPLACE, body, "netlink newaddr", f"{address}/{prefix}")
 
 
-def add_route(destination: str | None, prefix: int, *, gateway: str | None = None, index: int | None = None) -> Message:
-    """A route in the main table; `destination` None is the default route, whose family is the gateway's."""
-    family, _ = _family(destination or gateway or "0.0.0.0")
-    scope = 0 if gateway else 253
+def add_route(
+    destination: str | None,
+    prefix: int,
+    *,
+    gateway: str | None = None,
+    index: int | None = None,
+    replace: bool = False,
+    family: int = socket.AF_INET,
+) -> Message:
+    """A route in the main table; `destination` None is the default route. `family` is for one with neither destination
+    nor gateway; `replace`: instead of one to the same destination."""
+    flags = _NLM_F_CREATE | (_NLM_F_REPLACE if replace else _NLM_F_EXCL)
+    body, name = _route(destination, prefix, gateway, index, family)
+    return Message(RTM_NEWROUTE, flags, body, "netlink newroute", name)
+
+
+def delete_route(
+    destination: str | None,
+    prefix: int,
+    *,
+    gateway: str | None = None,
+    index: int | None = None,
+    family: int = socket.AF_INET,
+) -> Message:
+    """Undo `add_route`."""
+    body, name = _route(destination, prefix, gateway, index, family)
+    return Message(_RTM_DELROUTE, 0, body, "netlink delroute", name)
+
+
+def _route(
+    destination: str | None, prefix: int, gateway: str | None, index: int | None, family: int
+) -> tuple[bytes, str]:
+    if destination or gateway:
+        family, _ = _family(destination or gateway or "")
+    scope = 0 if gateway or family == socket.AF_INET6 else 253
     body = RTMSG.pack(family, prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0)
     if destination is not None:
         body += attribute(RTA_DST, _family(destination)[1])
@@ -168,5 +247,4 @@ def add_route(destination: str | None, prefix: int, *, gateway: str | None = Non
         body += attribute(RTA_GATEWAY, _family(gateway)[1])
     if index is not None:
         body += _number(RTA_OIF, index)
-    name = f"{destination}/{prefix}" if destination else "default"
-    return Message(RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_EXCL, body, "netlink newroute", name)
+    return body, f"{destination}/{prefix}" if destination else "default"
