@@ -1,26 +1,27 @@
 """From the command line and daemon.json to what the daemon is told to do."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wherry.daemon.checks import check
+from wherry.daemon.file import read_file
 from wherry.daemon.options import DEFAULT_HOST, FIXED, FIXED_KEYS, OPTIONS, Fixed, Option
 from wherry.errors import InvalidArgument, Unimplemented
 
 _ALL: list[Option | Fixed] = [*OPTIONS, *FIXED]
 _BY_FLAG = {option.flag: option for option in _ALL}
 _BY_SHORT = {option.short: option for option in _ALL if option.short}
-_BY_KEY: dict[str, Option | Fixed] = {
+KEYS: dict[str, Option | Fixed] = {
     **{fixed.flag: fixed for fixed in FIXED},
     **{key: _BY_FLAG[flag] for key, flag in FIXED_KEYS.items()},
     **{option.key: option for option in OPTIONS if option.key},
 }
-_COLLECTING = ("list", "map", "ulimit")
+_MAPS = ("map", "features", "runtimes")
+_COLLECTING = ("list", "ulimit", *_MAPS)
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
-LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Settings:
         """A list option."""
         return tuple(self.values[flag])
 
-    def mapping(self, flag: str) -> dict[str, str]:
+    def mapping(self, flag: str) -> dict[str, Any]:
         """A map option."""
         return dict(self.values[flag])
 
@@ -61,13 +62,20 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """Flags and configuration file together. InvalidArgument says what is wrong, as dockerd would."""
     flags = parse_flags(arguments)
     path = Path(flags.get("config-file", _default(_option("config-file"))))
+    found: dict[str, Any] | None = None
     try:
-        from_file = _read_file(path, explicit="config-file" in flags)
+        found = read_file(path, KEYS, _set, explicit="config-file" in flags)
+        from_file = found or {}
         _refuse_both(flags, from_file)
+        values = {option.flag: _default(option) for option in OPTIONS} | from_file | flags
+        for option in OPTIONS:
+            if option.kind in _MAPS:
+                values[option.flag] = from_file.get(option.flag, {}) | flags.get(option.flag, {})
+        check(values)
     except (InvalidArgument, Unimplemented) as error:
+        if found is None and "config-file" not in flags and not path.exists():
+            raise
         raise type(error)(f"unable to configure the daemon with file {path}: {error}", object=str(path)) from None
-    values = {option.flag: _default(option) for option in OPTIONS} | from_file | flags
-    _check(values)
     return Settings(values, frozenset(flags) | frozenset(from_file))
 
 
@@ -129,11 +137,11 @@ def _parse(option: Option, text: str, where: str) -> Any:
         return int(text)
     if option.kind == "bytes":
         return _bytes(text, where)
-    if option.kind == "map":
+    if option.kind in _MAPS:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise InvalidArgument(f'invalid argument "{text}" for {where}: key=value is needed')
-        return {name: value}
+        return {name: _boolean(value, where) if option.kind == "features" else value}
     return [text] if option.kind in _COLLECTING else text
 
 
@@ -160,76 +168,16 @@ def _option(flag: str) -> Option:
 
 
 def _default(option: Option) -> Any:
-    if option.kind == "map":
+    if option.kind in _MAPS:
         return {}
     if option.kind in _COLLECTING:
         return []
     return _parse(option, option.default or ("false" if option.kind == "bool" else ""), option.flag)
 
 
-def _read_file(path: Path, *, explicit: bool) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        if explicit:
-            raise InvalidArgument(f"open {path}: no such file or directory") from None
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"cannot read it: {error}") from None
-    if not text.strip():
-        return {}
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidArgument("invalid JSON: an object is needed")
-    unknown = sorted(key for key in document if key not in _BY_KEY)
-    if unknown:
-        raise InvalidArgument(f"the following directives don't match any configuration option: {', '.join(unknown)}")
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        _set_from_file(found, _BY_KEY[key], key, value)
-    return found
-
-
-def _set_from_file(found: dict[str, Any], option: Option | Fixed, key: str, value: Any) -> None:
-    if option.kind == "ulimit" and isinstance(value, dict):
-        value = [_ulimit_text(name, limit) for name, limit in value.items()]
-    elif option.kind == "map" and isinstance(value, dict):
-        value = [f"{name}={item}" for name, item in value.items()]
-    values = value if isinstance(value, list) and (option.kind in _COLLECTING) else [value]
-    for item in values:
-        fits = {"bool": bool, "int": int}.get(option.kind, str)
-        if option.kind == "bytes" and isinstance(item, int) and not isinstance(item, bool):
-            item = str(item)
-        if not isinstance(item, fits) or (fits is int and isinstance(item, bool)):
-            if isinstance(option, Fixed):
-                raise Unimplemented(f"{key} is not possible: {option.reason}", object=key)
-            raise InvalidArgument(f"invalid JSON: {key} must be {_KINDS.get(option.kind, 'a string')}", object=key)
-        text = str(item).lower() if isinstance(item, bool) else str(item)
-        _set(found, option, text, key)
-
-
-_KINDS = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "list": "a list of strings",
-    "map": "an object of strings",
-    "ulimit": "an object of ulimits",
-    "bytes": "a size",
-}
-
-
-def _ulimit_text(name: str, limit: Any) -> str:
-    if not isinstance(limit, dict):
-        raise InvalidArgument(f"invalid JSON: default-ulimits.{name} must be an object")
-    return f"{limit.get('Name', name)}={limit.get('Soft', 0)}:{limit.get('Hard', 0)}"
-
-
 def _refuse_both(flags: Mapping[str, Any], from_file: Mapping[str, Any]) -> None:
     both = sorted(flags.keys() & from_file.keys())
-    both = [flag for flag in both if _option(flag).kind != "map"]
+    both = [flag for flag in both if _option(flag).kind not in _MAPS]
     if both:
         details = ", ".join(
             f"{_option(flag).key}: (from flag: {_show(flags[flag])}, from file: {_show(from_file[flag])})"
@@ -248,20 +196,3 @@ def _show(value: Any) -> str:
         if value in (True, False)
         else str(value)
     )
-
-
-def _check(values: Mapping[str, Any]) -> None:
-    if values["log-level"] not in LEVELS:
-        raise InvalidArgument(f"invalid logging level: {values['log-level']}", hint=f"one of {', '.join(LEVELS)}")
-    if values["log-format"] not in ("text", "json"):
-        raise InvalidArgument(f"invalid log format: {values['log-format']}", hint="text or json")
-    if values["log-driver"] not in ("json-file", "none"):
-        raise Unimplemented(f"log driver {values['log-driver']!r} is not supported yet", hint="json-file or none")
-    for label in values["label"]:
-        if "=" not in label:
-            raise InvalidArgument(f"bad attribute format: {label}", object=label, hint="labels are key=value")
-    for name in ("data-root", "exec-root"):
-        if not values[name].startswith("/"):
-            raise InvalidArgument(f"--{name} must be an absolute path: {values[name]}", object=name)
-    if values["mtu"] < 0:
-        raise InvalidArgument(f"invalid default MTU: {values['mtu']}")

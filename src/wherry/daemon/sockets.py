@@ -1,5 +1,6 @@
 """Listening sockets: unix://, tcp:// and fd:// (systemd's socket activation)."""
 
+import ipaddress
 import logging
 import os
 import socket
@@ -28,6 +29,8 @@ class Listener:
     tls: bool = False
     path: Path | None = None
     inode: int = 0
+    warning: str = ""
+    """What `info` says about it."""
 
     def close(self) -> None:
         """Stop listening, and take the socket's file away unless somebody else has put theirs there."""
@@ -110,14 +113,38 @@ def _listen_tcp(rest: str, settings: Settings) -> Listener:
     except OSError as error:
         bound.close()
         raise FailedPrecondition(f"cannot listen on tcp://{rest}: {error.strerror}", object=rest) from None
-    if not settings.flag("tlsverify"):
-        log.warning(
-            "Binding to IP address without --tlsverify is insecure and gives root access on this machine to everyone "
-            "who has access to your network. host=tcp://%s",
-            rest,
-        )
     shown = bound.getsockname()
-    return Listener(bound, f"tcp://{shown[0]}:{shown[1]}", tls=tls)
+    listener = Listener(bound, f"tcp://{_join(shown)}", tls=tls)
+    if not settings.flag("tlsverify"):
+        listener.warning = _warn_of(listener, shown[0], settings)
+    return listener
+
+
+def _join(address: tuple[str, int]) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _warn_of(listener: Listener, address: str, settings: Settings) -> str:
+    """The warning about a socket that asks nobody who he is. On the network it has to be wanted in so many words."""
+    if not _is_loopback(address) and not {"tls", "tlsverify"} & settings.given:
+        listener.close()
+        raise FailedPrecondition(
+            f"refusing to listen on {listener.address} without --tlsverify: everyone who reaches it is root here",
+            object=listener.address,
+            hint="use --tlsverify with certificates, or ssh://; or say --tls=false to have it all the same",
+        )
+    lack = "TLS client verification" if listener.tls else "encryption"
+    scheme = "https" if listener.tls else "http"
+    warning = (
+        f"[DEPRECATION NOTICE]: API is accessible on {scheme}://{listener.address.removeprefix('tcp://')} without "
+        f"{lack}. Everyone who reaches it is root on this machine: use --tlsverify, ssh:// or a unix socket."
+    )
+    log.warning("%s", warning)
+    return warning
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _inherit(rest: str) -> Iterable[Listener]:
@@ -150,6 +177,12 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     """The server's side of TLS: 1.2 at least; with --tlsverify clients need a certificate of --tlscacert's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificates(context, settings)
+    return context
+
+
+def load_certificates(context: ssl.SSLContext, settings: Settings) -> None:
+    """Into a new context, or one in use: connections from now on see the certificate that is there now."""
     names = {name: os.path.expanduser(settings.text(name)) for name in ("tlscert", "tlskey", "tlscacert")}
     try:
         context.load_cert_chain(names["tlscert"], names["tlskey"])
@@ -161,4 +194,3 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
             f"cannot load the TLS certificates: {error}",
             hint=f"--tlscert {names['tlscert']}, --tlskey {names['tlskey']}, --tlscacert {names['tlscacert']}",
         ) from None
-    return context

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from wherry.engine import creation, files, lifecycle, replacement, stats
+from wherry.engine.commit import CommitRequest, commit
 from wherry.engine.container import Container, WaitResult
 from wherry.engine.core import Core
 from wherry.engine.creation import Created
@@ -21,6 +22,7 @@ from wherry.engine.prune import prune
 from wherry.engine.replacement import Altered
 from wherry.engine.summaries import write_summaries
 from wherry.engine.top import top
+from wherry.engine.usage import Usage, measure
 from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, Unimplemented
 from wherry.logs.reader import LogRecord, read_log
 from wherry.spec.alteration import Alteration
@@ -53,6 +55,11 @@ class Containers:
     def count(self) -> Counter[str]:
         """How many are in each status, as docker shows it."""
         return Counter(container.state.shown_status for container in self._core.index)
+
+    async def usage(self) -> builtins.list[Usage]:
+        """What those that run use just now."""
+        running = [container for container in self._core.index if container.state.running]
+        return await asyncio.to_thread(measure, self._core, running) if running else []
 
     def resolve(self, id: str) -> str:
         """The full id; NotFound "No such container: x", InvalidArgument when a prefix fits several."""
@@ -109,6 +116,10 @@ class Containers:
         """Change what it was made from, keeping its id, name and files; started anew only where nothing else will do.
         On any failure it is what it was."""
         return await replacement.alter(self._core, id, wanted)
+
+    async def commit(self, id: str, wanted: CommitRequest) -> str:
+        """Make an image of what changed in it; the image's id."""
+        return await commit(self._core, id, wanted)
 
     def wait_registered(self, id: str, condition: str = "not-running") -> asyncio.Future[WaitResult]:
         """Register a waiter now (so that the API can send its headers) and return what to await.

@@ -76,9 +76,18 @@ class Engine:
             await asyncio.to_thread(core.parts.clear)
         await asyncio.to_thread(core.parts.close)
 
+    @property
+    def health_checks(self) -> tuple[int, int]:
+        """How many were made, and how many of them failed."""
+        return self._core.health.done, self._core.health.failed
+
     async def stop_all(self) -> None:
         """Stop every container, before `close`: for those who want them to end with the daemon."""
         await shutdown.stop_all(self._core)
+
+    def longest_stop(self, at_least: float) -> float | None:
+        """Seconds that containers may take to stop by their own settings; None: one may take for ever."""
+        return shutdown.longest_stop(self._core, at_least)
 
     def reconfigure(self, config: DaemonConfig) -> None:
         """Take over what can change while running."""

@@ -146,6 +146,8 @@ class HealthChecks:
     def __init__(self, core: "Core", react: Callable[[Container, str], Coroutine[Any, Any, None]]) -> None:
         self._core = core
         self._react = react
+        self.done = 0
+        self.failed = 0
 
     def begin(self, container: Container) -> None:
         """It has started."""
@@ -242,6 +244,8 @@ class HealthChecks:
         self, container: Container, check: Check, health: Health, result: dict[str, Any], since_start: int
     ) -> None:
         before = health.status
+        self.done += 1
+        self.failed += result.get("ExitCode") != 0
         health.note(result, check, since_start)
         if health.status == before:
             return

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from wherry.images.commit import Commitment, WriteLayer
+from wherry.images.endpoints import RegistryConfig
 from wherry.images.image import Image
 from wherry.kernel.cgroups import Cgroup
 from wherry.logs.client import Streams
@@ -142,8 +144,11 @@ class Volumes(Protocol):
 class Images(Protocol):
     """wherry.images.Images, less what only the API uses."""
 
+    registries: RegistryConfig
+
     def resolve(self, name: str) -> Image: ...
     def list(self, *, all: bool = False) -> Sequence[Image]: ...
+    def commit(self, parent: Image | None, write_layer: WriteLayer, wanted: Commitment) -> Image: ...
     def container_removed(self) -> None: ...
     def check(self, findings: Findings, *, deep: bool = False) -> None: ...
 

@@ -32,6 +32,18 @@ async def stop_all(core: Core) -> None:
             raise failure
 
 
+def longest_stop(core: Core, at_least: float) -> float | None:
+    """Seconds that those which run may take; None: for ever."""
+    longest = at_least
+    for container in core.index:
+        seconds = container.definition.config.stop_timeout
+        if container.run is not None and seconds is not None:
+            if seconds < 0:
+                return None
+            longest = max(longest, seconds)
+    return longest
+
+
 async def _stop(core: Core, container: Container) -> None:
     run = container.run
     if run is None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from wherry.daemon.configuration import daemon_config
 from wherry.daemon.options import FIXED, OPTIONS
-from wherry.daemon.process import daemon_config
-from wherry.daemon.settings import Settings, parse_flags, read_settings
+from wherry.daemon.settings import KEYS, Settings, parse_flags, read_settings
 from wherry.errors import InvalidArgument, Unimplemented, WherryError
 
 
@@ -38,9 +38,8 @@ def test_every_spelling_of_a_flag() -> None:
         (["--mtu", "x"], InvalidArgument, 'invalid argument "x" for --mtu'),
         (["--debug=maybe"], InvalidArgument, 'invalid argument "maybe" for --debug'),
         (["--log-opt", "x"], InvalidArgument, "key=value is needed"),
-        (["--live-restore=false"], Unimplemented, "containers always outlive the daemon"),
         (["--userland-proxy"], Unimplemented, "ports are published by the kernel alone"),
-        (["--add-runtime", "x=y"], Unimplemented, "not supported yet"),
+        (["--containerd", "x"], Unimplemented, "not supported yet"),
         (["-s", "btrfs"], Unimplemented, "overlay is the only one yet"),
     ],
 )
@@ -50,7 +49,7 @@ def test_flags_that_are_refused(arguments: list[str], kind: type[WherryError], m
 
 
 def test_what_wherry_does_anyway_is_accepted() -> None:
-    assert parse_flags(["--live-restore", "--userland-proxy=false", "-s", "overlay2", "--ip-masq=true"]) == {}
+    assert parse_flags(["--raw-logs", "--userland-proxy=false", "-s", "overlay2", "--ip-masq=true"]) == {}
 
 
 def test_every_flag_of_dockerd_is_known_once() -> None:
@@ -73,9 +72,19 @@ def test_every_flag_of_dockerd_is_known_once() -> None:
         ({"mtu": True}, (), "mtu must be a whole number"),
         ({"labels": ["x"]}, (), "bad attribute format: x"),
         ({"log-level": "loud"}, (), "invalid logging level: loud"),
-        ({"log-driver": "syslog"}, (), "log driver 'syslog' is not supported yet"),
         ({"data-root": "relative"}, (), "must be an absolute path"),
-        ({"runtimes": {"x": {}}}, (), "runtimes is not possible: not supported yet"),
+        ({"runtimes": {"x": "y"}}, (), "runtimes must be an object of objects"),
+        ({"features": {"x": "y"}}, (), "features must be an object of true and false"),
+        ({"proxies": {"x": "y"}}, (), "don't match any configuration option: proxies.x"),
+        ({"dns": ["foo"]}, (), "invalid IP address: foo"),
+        ({"registry-mirrors": ["foo"]}, (), 'invalid mirror: no scheme specified for "foo"'),
+        ({"labels": ["a=1", "a=2"]}, (), "conflict labels for a=2 and a=1"),
+        ({"max-concurrent-downloads": -1}, (), "invalid max concurrent downloads: -1"),
+        ({"metrics-addr": "foo"}, (), "invalid address: foo"),
+        ({"log-opts": {"max-size": 5}}, (), "log-opts.max-size must be a string"),
+        ({"builder": {"gc": {"enabled": True}}}, (), "builder is not possible"),
+        ({"debug": True, "containerd": "x"}, (), "containerd=x is not possible"),
+        ("[" * 100_000, (), "invalid JSON"),
         (
             {"hosts": ["unix:///a"]},
             ("-H", "unix:///b"),
@@ -102,7 +111,12 @@ def test_file_and_flags_together(tmp_path: Path) -> None:
         "log-opts": {"max-size": "1m"},
         "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 1, "Hard": 2}},
         "default-shm-size": "128M",
-        "live-restore": True,
+        "live-restore": None,
+        "default-address-pools": [],
+        "proxies": {"http-proxy": "http://user:secret@proxy:1"},
+        "runtimes": {"other": {"path": "/usr/bin/wherry-runtime"}},
+        "default-runtime": "other",
+        "features": {"cdi": True},
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
     }
     file = tmp_path / "daemon.json"
@@ -116,7 +130,44 @@ def test_file_and_flags_together(tmp_path: Path) -> None:
         1,
         2,
     )
+    assert config.live_restore
+    assert (config.http_proxy, config.default_runtime) == ("http://user:secret@proxy:1", "other")
     assert (config.mtu, config.exec_root, config.default_shm_size) == (900, Path("/x"), 128 << 20)
     bad = Settings({**found.values, "default-ulimit": ["nofile=3:2"]})
     with pytest.raises(WherryError, match="soft limit must be less"):
         daemon_config(bad)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"runtimes": {"crun": {"path": "/usr/bin/crun"}}}, r"'crun' \(/usr/bin/crun\) cannot be used"),
+        ({"runtimes": {"kata": {"runtimeType": "io.containerd.kata.v2"}}}, "io.containerd.kata.v2"),
+        ({"runtimes": {"runc": {"path": "wherry-runtime"}}}, "'runc' is reserved"),
+        ({"runtimes": {"x": {"path": "wherry-runtime", "runtimeArgs": ["-v"]}}}, "have no meaning"),
+        ({"default-runtime": "foo"}, "unknown or invalid runtime name: foo"),
+        ({"features": {"warp": True}}, "there is no feature 'warp'"),
+        ({"features": {"containerd-snapshotter": True}}, "there is no containerd"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_refused(tmp_path: Path, document: object, message: str) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(WherryError, match=message):
+        daemon_config(read_settings(["--config-file", str(file)]))
+
+
+def test_every_key_of_docker_is_honoured_or_refused_by_name() -> None:
+    """The keys of its documentation's example (dockerd.md); some are accepted only with the value Wherry has anyway."""
+    keys = """
+    allow-direct-routing authorization-plugins bip bip6 bridge builder cgroup-parent containerd containerd-namespace
+    containerd-plugins-namespace data-root debug default-address-pools default-cgroupns-mode default-gateway
+    default-gateway-v6 default-network-opts default-runtime default-shm-size default-ulimits dns dns-opts dns-search
+    exec-opts exec-root experimental features fixed-cidr fixed-cidr-v6 group host-gateway-ip hosts proxies icc init
+    init-path insecure-registries ip ip-forward ip-masq iptables ip6tables ipv6 labels live-restore log-driver
+    log-format log-level log-opts max-concurrent-downloads max-concurrent-uploads max-download-attempts mtu
+    no-new-privileges node-generic-resources pidfile raw-logs registry-mirrors runtimes seccomp-profile selinux-enabled
+    shutdown-timeout storage-driver storage-opts swarm-default-advertise-addr tls tlscacert tlscert tlskey tlsverify
+    userland-proxy userland-proxy-path userns-remap metrics-addr network-control-plane-mtu cdi-spec-dirs host-gateway-ips
+    """
+    assert [key for key in keys.split() if key not in KEYS] == ["proxies"]

@@ -62,13 +62,21 @@ def test_when_one_cannot_be_had_none_is_left(tmp_path: Path) -> None:
 
 def test_tcp_and_its_warning(opened: list[Listener], caplog: pytest.LogCaptureFixture) -> None:
     opened += listen(settings("-H", "tcp://127.0.0.1:0"))
-    assert "without --tlsverify is insecure" in caplog.text
+    assert "API is accessible on http://127.0.0.1:" in caplog.text
     port = opened[0].socket.getsockname()[1]
     with pytest.raises(WherryError, match="cannot listen on tcp"):
         listen(settings("-H", f"tcp://127.0.0.1:{port}"))
     for bad in ("tcp://127.0.0.1:x", "tcp://127.0.0.1:70000"):
         with pytest.raises(InvalidArgument, match="invalid bind address"):
             listen(settings("-H", bad))
+
+
+def test_the_network_is_not_let_in_by_oversight(opened: list[Listener]) -> None:
+    for host in ("tcp://0.0.0.0:0", "tcp://[::]:0", "tcp://:0"):
+        with pytest.raises(WherryError, match=r"refusing to listen on tcp://.* without --tlsverify"):
+            listen(settings("-H", host))
+    opened += listen(settings("-H", "tcp://0.0.0.0:0", "--tls=false"))
+    assert "API is accessible on http://0.0.0.0:" in opened[0].warning
 
 
 def test_sockets_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:

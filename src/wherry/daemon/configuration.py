@@ -1,0 +1,80 @@
+"""From settings to what the engine is told."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wherry.daemon.settings import Settings
+from wherry.daemon.ulimits import parse_ulimit
+from wherry.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from wherry.engine import DaemonConfig
+
+
+def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "DaemonConfig":
+    """What the engine needs to know; InvalidArgument and Unimplemented for what it cannot do."""
+    from wherry.engine import DaemonConfig
+    from wherry.engine.config import DEFAULT_CDI_DIRS
+    from wherry.engine.runtimes import check_runtime, parse_runtimes
+    from wherry.logs.options import check_options
+
+    check_options(settings.text("log-driver"), settings.mapping("log-opt"))
+    config = DaemonConfig(
+        data_root=Path(settings.text("data-root")),
+        exec_root=Path(settings.text("exec-root")),
+        bridge=settings.text("bridge"),
+        bip=settings.text("bip"),
+        mtu=settings.number("mtu") or 1500,
+        default_bind_address=settings.text("ip"),
+        cgroup_parent=settings.text("cgroup-parent"),
+        dns=settings.items("dns"),
+        dns_options=settings.items("dns-opt"),
+        dns_search=settings.items("dns-search"),
+        default_ulimits=tuple(parse_ulimit(text) for text in settings.items("default-ulimit")),
+        default_shm_size=settings.number("default-shm-size"),
+        log_driver=settings.text("log-driver"),
+        log_options=settings.mapping("log-opt"),
+        shutdown_timeout=settings.number("shutdown-timeout"),
+        labels=settings.items("label"),
+        debug=settings.flag("debug"),
+        insecure_registries=settings.items("insecure-registry"),
+        registry_mirrors=settings.items("registry-mirror"),
+        userns_remap=settings.text("userns-remap"),
+        max_downloads=_many(settings, "max-concurrent-downloads"),
+        max_uploads=_many(settings, "max-concurrent-uploads"),
+        max_download_attempts=settings.number("max-download-attempts"),
+        http_proxy=settings.text("http-proxy"),
+        https_proxy=settings.text("https-proxy"),
+        no_proxy=settings.text("no-proxy"),
+        init=settings.flag("init"),
+        cdi_spec_dirs=tuple(Path(path) for path in settings.items("cdi-spec-dir")) or DEFAULT_CDI_DIRS,
+        live_restore=settings.flag("live-restore"),
+        runtimes=parse_runtimes(settings.mapping("add-runtime")),
+        default_runtime=settings.text("default-runtime"),
+        authorization_plugins=settings.items("authorization-plugin"),
+        features=_features(settings.mapping("feature")),
+        warnings=warnings,
+    )
+    check_runtime(config, config.default_runtime)
+    return config
+
+
+_UNBOUNDED = 32
+
+
+def _many(settings: Settings, name: str) -> int:
+    """As in dockerd, 0 is no bound; a thread each has to be afforded all the same."""
+    return settings.number(name) or _UNBOUNDED
+
+
+# Those of docker's that say what Wherry does anyway, and how.
+_FEATURES = {"cdi": True, "containerd-snapshotter": False, "buildkit": None}
+
+
+def _features(given: dict[str, Any]) -> dict[str, bool]:
+    for name, on in given.items():
+        if name not in _FEATURES:
+            raise InvalidArgument(f"there is no feature {name!r}", object=name, hint=", ".join(sorted(_FEATURES)))
+        if on and _FEATURES[name] is False:
+            raise InvalidArgument(f"the feature {name} does not exist here: there is no containerd", object=name)
+    return given
