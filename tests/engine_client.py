@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from covered.answers import complaints
+
 
 class Answer(NamedTuple):
     status: int
@@ -45,7 +47,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Api:
-    """The HTTP API over a unix socket, one connection kept alive."""
+    """The HTTP API over a unix socket, one connection kept alive. Every answer is held against the API's schema."""
 
     def __init__(self, host: str) -> None:
         self.path = host.removeprefix("unix://")
@@ -56,7 +58,10 @@ class Api:
     ) -> Answer:
         self._connection.request(method, target.replace('"', "%22"), body, dict(headers or {}))
         response = self._connection.getresponse()
-        return Answer(response.status, response.headers, response.read())
+        answer = Answer(response.status, response.headers, response.read())
+        wrong = complaints(method, target, *answer)
+        assert not wrong, "\n".join(wrong)
+        return answer
 
     def get(self, target: str) -> Answer:
         return self.request("GET", target)

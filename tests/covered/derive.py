@@ -120,13 +120,26 @@ def write(specifications: Path) -> None:
     """Derive every file of `data` from a directory of specifications."""
     import yaml
 
-    spec = yaml.load(
-        (specifications / "docker-engine-api/v1.50.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader
+    spec, newest = (
+        yaml.load((specifications / f"docker-engine-api/v{version}.yaml").read_bytes(), Loader=yaml.CSafeLoader)
+        for version in ("1.50", "1.56")
     )
     cli = json.loads((specifications / "cli/cli.json").read_text(encoding="utf-8"))
     _write("api.tsv", api_facts(spec))
     _write("cli.tsv", cli_facts(cli))
-    (DATA / "schema.json").write_text(json.dumps(schema(spec), separators=(",", ":")) + "\n", encoding="utf-8")
+    old, new = schema(spec), schema(newest)
+    changed = {key: {name: node for name, node in new[key].items() if old[key].get(name) != node} for key in old}
+    lines = (f"{json.dumps(name)}:{_lines(part)}" for name, part in (("1.50", old), ("newest", changed)))
+    (DATA / "schema.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+
+
+def _lines(document: Document) -> str:
+    """JSON with a line for each path and definition, so that a change of the specification can be read."""
+    parts = []
+    for key, members in document.items():
+        rows = (f"{json.dumps(name)}:{json.dumps(node, separators=(',', ':'))}" for name, node in members.items())
+        parts.append(f"{json.dumps(key)}:{{\n" + ",\n".join(rows) + "}")
+    return "{" + ",\n".join(parts) + "}"
 
 
 def _write(name: str, rows: Any) -> None:
