@@ -14,6 +14,7 @@ from wherry import errors
 from wherry.api import (
     alteration,
     archive,
+    commit,
     containers,
     execs,
     images,
@@ -47,6 +48,7 @@ _MODULES = (
     system,
     containers,
     alteration,
+    commit,
     streams,
     stats,
     execs,

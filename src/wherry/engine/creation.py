@@ -28,6 +28,7 @@ from wherry.kernel import paths
 from wherry.kernel.cgroups import layout
 from wherry.spec.digest import ChainID
 from wherry.spec.docker import ContainerConfig, HostConfig, LogConfig, NetworkingConfig, RestartPolicy
+from wherry.spec.oci_image import RunConfig
 from wherry.spec.platform import parse_platform, preference
 from wherry.state import Delete, Put
 
@@ -271,35 +272,38 @@ def _find_image(core: Core, config: ContainerConfig, platform: str | None) -> Im
 
 def merge(config: ContainerConfig, image: Image | None, warnings: list[str]) -> ContainerConfig:
     """The user's wishes over the image's, by docker's rules; InvalidArgument when nothing is left to run."""
-    own = image.config.config if image else None
-    if own is not None:
-        given = {item.partition("=")[0] for item in config.env or ()}
-        inherited = [item for item in own.env if item.partition("=")[0] not in given]
-        entrypoint, command = config.entrypoint, config.cmd
-        if not entrypoint:
-            # An explicitly empty list keeps the image's command; [""], what `--entrypoint ""` sends, does not.
-            command = command or own.cmd
-            entrypoint = own.entrypoint if entrypoint is None else entrypoint
-        exposed: Mapping[str, Any] = {**own.exposed_ports, **(config.exposed_ports or {})}
-        labels = {**own.labels, **(config.labels or {})}
-        config = replace(
-            config,
-            user=config.user or own.user,
-            env=(*(config.env or ()), *inherited) or config.env,
-            cmd=command,
-            entrypoint=entrypoint,
-            working_dir=config.working_dir or own.working_dir,
-            exposed_ports=exposed or None,
-            labels=labels,
-            stop_signal=config.stop_signal or own.stop_signal,
-            stop_timeout=own.stop_timeout if config.stop_timeout is None else config.stop_timeout,
-            volumes={**own.volumes, **(config.volumes or {})} or None,
-            shell=config.shell or own.shell or None,
-            healthcheck=merge_health(config.healthcheck, own.healthcheck),
-        )
+    if image is not None:
+        config = inherit(config, image.config.config)
     if not command_line(config):
         raise InvalidArgument("no command specified")
     return config
+
+
+def inherit(config: ContainerConfig, own: RunConfig) -> ContainerConfig:
+    """What `config` says, and where it says nothing what an image (or a container to be one) has."""
+    given = {item.partition("=")[0] for item in config.env or ()}
+    inherited = [item for item in own.env if item.partition("=")[0] not in given]
+    entrypoint, command = config.entrypoint, config.cmd
+    if not entrypoint:
+        # An explicitly empty list keeps the image's command; [""], what `--entrypoint ""` sends, does not.
+        command = command or own.cmd
+        entrypoint = own.entrypoint if entrypoint is None else entrypoint
+    exposed: Mapping[str, Any] = {**own.exposed_ports, **(config.exposed_ports or {})}
+    return replace(
+        config,
+        user=config.user or own.user,
+        env=(*(config.env or ()), *inherited) or config.env,
+        cmd=command,
+        entrypoint=entrypoint,
+        working_dir=config.working_dir or own.working_dir,
+        exposed_ports=exposed or None,
+        labels={**own.labels, **(config.labels or {})},
+        stop_signal=config.stop_signal or own.stop_signal,
+        stop_timeout=own.stop_timeout if config.stop_timeout is None else config.stop_timeout,
+        volumes={**own.volumes, **(config.volumes or {})} or None,
+        shell=config.shell or own.shell or None,
+        healthcheck=merge_health(config.healthcheck, own.healthcheck),
+    )
 
 
 def command_line(config: ContainerConfig) -> tuple[str, ...]:

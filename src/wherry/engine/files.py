@@ -8,7 +8,7 @@ of the container is executed and no path is looked up twice).
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,6 +20,7 @@ from wherry.engine.users import identify, read_accounts
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, WherryError
 from wherry.images.compression import decompressed
 from wherry.kernel import paths, processes
+from wherry.snapshots import Change, ChangeKind
 
 log = logging.getLogger(__name__)
 _MAX_UNPACKED = 1 << 50
@@ -160,20 +161,20 @@ def _put(core: Core, container: Container, path: str, tar: BinaryIO, no_overwrit
 async def changes(core: Core, container: Container) -> list[dict[str, Any]]:
     """What differs from the image."""
     found = await asyncio.to_thread(core.parts.snapshots.changes, container.id)
-    added = {change.path for change in found if change.kind == 1}
-    shown = [change for change in found if not (change.path in _MADE and change.kind != 2)]
-    parents = {change.path.rpartition("/")[0] for change in shown}
+    hidden = made_by_start(found)
+    return [{"Path": change.path, "Kind": int(change.kind)} for change in found if change.path not in hidden]
+
+
+def made_by_start(found: Sequence[Change]) -> set[str]:
+    """Of a container's changes, those that its start makes and that say nothing about what it did."""
+    made = {change.path for change in found if change.path in _MADE and change.kind != ChangeKind.DELETED}
+    parents = {change.path.rpartition("/")[0] for change in found if change.path not in made}
     # /etc is modified by the files mounted in it: of no interest unless something else in it is.
-    quiet = {path for path in ("/etc", "/run", "/") if path not in parents and path not in added}
-    return [
-        {"Path": change.path, "Kind": int(change.kind)}
-        for change in shown
-        if not (change.path in quiet and change.kind == 0 and _only_made(change.path, found))
-    ]
-
-
-def _only_made(path: str, found: Any) -> bool:
-    return any(change.path.startswith(path + "/") and change.path in _MADE for change in found)
+    quiet = {"/etc", "/run"} - parents
+    holders = {path.rpartition("/")[0] for path in made}
+    return made | {
+        change.path for change in found if change.path in quiet & holders and change.kind == ChangeKind.MODIFIED
+    }
 
 
 def check_running(container: Container) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from wherry.images.commit import Commitment, WriteLayer
 from wherry.images.endpoints import RegistryConfig
+from wherry.images.commit import Commitment, WriteLayer
 from wherry.images.image import Image
 from wherry.kernel.cgroups import Cgroup
 from wherry.logs.client import Streams

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from wherry.engine import exits, health, launch, removal, replacement, shared_memory
+from wherry.engine import commit, exits, health, launch, removal, replacement, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.parts import ContainerState
@@ -67,6 +67,7 @@ async def reconcile(core: Core) -> None:
     for container in live:
         core.health.resume(container, adopted=True)
     replacement.resume(core, cut_short)
+    await commit.thaw_left(core)
     _start_by_policy(core)
 
 

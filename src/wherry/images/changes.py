@@ -22,6 +22,7 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 *
 
 def apply_changes(config: RunConfig, changes: Sequence[str]) -> RunConfig:
     """`config` after the instructions, in order; InvalidArgument names the one that is wrong."""
+    given_command = False
     for change in changes:
         name, _, rest = change.strip().partition(" ")
         if not name:
@@ -33,6 +34,10 @@ def apply_changes(config: RunConfig, changes: Sequence[str]) -> RunConfig:
         if name.upper() != "HEALTHCHECK" and flags:
             raise InvalidArgument(f"unknown flag: {flags[0].partition('=')[0]}", object=change)
         config = _set_healthcheck(config, rest, flags) if name.upper() == "HEALTHCHECK" else instruction(config, rest)
+        given_command |= name.upper() == "CMD"
+        if name.upper() == "ENTRYPOINT" and not given_command:
+            # What was the command's argument before is none of the new one.
+            config = replace(config, cmd=None)
     return config
 
 

@@ -12,6 +12,7 @@ from wherry.content import Collected, ContentStore, collect
 from wherry.errors import InvalidArgument
 from wherry.images.auth import RegistryAuth
 from wherry.images.check import check
+from wherry.images.commit import Commitment, Committer, WriteLayer
 from wherry.images.endpoints import RegistryConfig
 from wherry.images.history import history
 from wherry.images.image import HistoryEntry, Image, InUse, Removed, unix_seconds
@@ -50,6 +51,7 @@ class Images:
         self._layers = Layers(data_root, store, content, snapshots)
         self._records = Records(store, content)
         self._importer = Importer(self._records, self._layers, content)
+        self._committer = Committer(self._records, self._layers, content)
         self.registries: RegistryConfig = registries or RegistryConfig()
         self._puller = Puller(self._records, self._layers, content, self.registries, retry_seconds=retry_seconds)
         self._scratch = data_root / "scratch"
@@ -129,6 +131,12 @@ class Images:
         wanted = (_platform(platform) or host_platform()).normalized()
         with self._cleanly():
             return self._importer.import_(stream, named, changes=changes, message=message, platform=wanted)
+
+    def commit(self, parent: Image | None, write_layer: WriteLayer, wanted: Commitment) -> Image:
+        """One layer on top of `parent`, written by `write_layer` as an uncompressed tar: docker's commit."""
+        named = [self._parse_new_name(wanted.reference)] if wanted.reference else []
+        with self._cleanly():
+            return self._committer.commit(parent, write_layer, wanted, named)
 
     async def pull(
         self, reference: str, platform: Platform | str | None, auth: RegistryAuth | None, progress: Progress
