@@ -8,7 +8,7 @@ from wherry.api.router import Route
 from wherry.errors import Unavailable, Unimplemented
 
 _NOT_YET = {
-    "images cannot be built yet": ("POST /build", "POST /build/cancel", "POST /commit", "POST /session", "POST /grpc"),
+    "images cannot be built yet": ("POST /build", "POST /build/cancel", "POST /session", "POST /grpc"),
     "registries cannot be searched, asked or pushed to yet": (
         "GET /images/search",
         "POST /images/{name:.*}/push",
