@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from wherry.images.commit import Commitment, WriteLayer
 from wherry.images.endpoints import RegistryConfig
 from wherry.images.commit import Commitment, WriteLayer
 from wherry.images.image import Image

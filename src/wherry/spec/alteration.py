@@ -142,7 +142,7 @@ def _fields(cls: type, allowed: tuple[str, ...], given: Mapping[str, Any], part:
     """The given fields of a `cls` by their attributes' names; null is the default."""
     names = {attribute: name for attribute, name in json_keys(cls).items() if attribute in allowed}
     attributes = {name.casefold(): attribute for attribute, name in names.items()}
-    whole = decode(cls, given, part)
+    whole: Any = decode(cls, given, part)
     found = {}
     for name in given:
         attribute = attributes.get(name.casefold())
