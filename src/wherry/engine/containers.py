@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from wherry.engine import creation, files, lifecycle, replacement, stats
+from wherry.engine import creation, files, lifecycle, output, replacement, stats
 from wherry.engine.commit import CommitRequest, commit
 from wherry.engine.container import Container, WaitResult
 from wherry.engine.core import Core
@@ -23,8 +23,8 @@ from wherry.engine.replacement import Altered
 from wherry.engine.summaries import write_summaries
 from wherry.engine.top import top
 from wherry.engine.usage import Usage, measure
-from wherry.errors import Conflict, FailedPrecondition, InvalidArgument, Unimplemented
-from wherry.logs.reader import LogRecord, read_log
+from wherry.errors import Conflict, FailedPrecondition, InvalidArgument
+from wherry.logs.reader import LogRecord
 from wherry.spec.alteration import Alteration
 from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 
@@ -233,10 +233,9 @@ class Containers:
         container = self._find(id)
         if not stdout and not stderr:
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        if container.definition.host.log_config.type != "json-file":
-            raise Unimplemented("configured logging driver does not support reading", object=container.id)
-        records = read_log(
-            self._core.log_path(container.id),
+        records = output.read(
+            self._core,
+            container,
             since=_nanoseconds(since),
             until=_nanoseconds(until),
             tail=tail,

@@ -17,6 +17,7 @@ from wherry.engine.limits import settle_limits, supported_limits
 from wherry.engine.mount_specs import image_volumes, parse_mounts
 from wherry.engine.names import make_name
 from wherry.engine.oci_spec import is_ulimit
+from wherry.engine.output import with_default_log
 from wherry.engine.ports import expand_ports, port_requests
 from wherry.engine.records import Definition, MountPoint, State, definition_key, dump, state_key
 from wherry.engine.runtimes import check_runtime
@@ -27,7 +28,7 @@ from wherry.images.image import Image
 from wherry.kernel import paths
 from wherry.kernel.cgroups import layout
 from wherry.spec.digest import ChainID
-from wherry.spec.docker import ContainerConfig, HostConfig, LogConfig, NetworkingConfig, RestartPolicy
+from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 from wherry.spec.oci_image import RunConfig
 from wherry.spec.platform import parse_platform, preference
 from wherry.state import Delete, Put
@@ -183,10 +184,7 @@ def with_defaults(core: Core, host: HostConfig) -> HostConfig:
     changes: dict[str, Any] = {}
     if host.network_mode in ("", "default"):
         changes["network_mode"] = "bridge" if core.config.bridge != "none" else "none"
-    if not host.log_config.type:
-        changes["log_config"] = LogConfig(
-            type=core.config.log_driver, config=host.log_config.config or core.config.log_options
-        )
+    changes["log_config"] = with_default_log(core, host.log_config)
     if not host.restart_policy.name:
         changes["restart_policy"] = RestartPolicy(name="no")
     if not host.ipc_mode:

@@ -18,6 +18,7 @@ from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
 from wherry.engine.hostfiles import write_hostname, write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
+from wherry.engine.output import log_target
 from wherry.engine.parts import Started, Stdio
 from wherry.engine.ports import port_requests
 from wherry.engine.security import apparmor_profile, parse_security_options
@@ -163,13 +164,6 @@ def _make_pipes(container: Container, pipes: _Pipes) -> None:
 def has_init(host: HostConfig, config: DaemonConfig) -> bool:
     """As docker has it: where PID 1 is somebody else's, no init is run."""
     return (config.init if host.init is None else host.init) and not host.pid_mode
-
-
-def log_target(core: Core, container: Container) -> LogTarget:
-    """Where its output goes."""
-    config, log = container.definition.config, container.definition.host.log_config
-    path = str(core.log_path(container.id)) if log.type == "json-file" else ""
-    return LogTarget(log.type, path, log.config or {}, config.tty, config.stdin_once)
 
 
 def _joined(core: Core, container: Container) -> Inputs:

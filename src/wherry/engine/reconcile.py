@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from wherry.engine import commit, exits, health, launch, removal, replacement, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
+from wherry.engine.output import log_target
 from wherry.engine.parts import ContainerState
 from wherry.engine.records import load_definition, load_state
 from wherry.errors import NotFound, WherryError
@@ -119,7 +120,7 @@ async def adopt_streams(core: Core) -> None:
             log.warning("the output of %s is lost: it died with all who held it", container.id)
             continue
         try:
-            await logger.open(container.id, launch.log_target(core, container), run.kept)
+            await logger.open(container.id, log_target(core, container), run.kept)
         except WherryError as error:
             log.warning("the output of %s is lost: %s", container.id, error)
     for id in open_streams - {container.id for container in core.index if container.run is not None}:

@@ -13,6 +13,7 @@ from typing import Any
 import wherry
 from wherry.engine.core import Core
 from wherry.kernel.cgroups import layout
+from wherry.logs.options import DRIVERS
 from wherry.spec.platform import host_platform
 
 API_VERSION, MIN_API_VERSION = "1.50", "1.24"
@@ -83,7 +84,7 @@ async def info(core: Core) -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": list(config.authorization_plugins) or None,
-            "Log": ["json-file", "none"],
+            "Log": list(DRIVERS),
         },
         "MemoryLimit": "memory" in held,
         "SwapLimit": "memory" in held,

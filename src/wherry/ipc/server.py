@@ -81,6 +81,13 @@ class Server:
         for client in list(self._clients.values()):
             self._post(client, message, ())
 
+    def leave_when_idle(self) -> None:
+        """End the process when there is neither work nor a client; for who becomes idle without one leaving."""
+        if self._used and not self._clients and self._is_idle():
+            self._accept()  # a next one may be at the door
+            if not self._clients:
+                raise SystemExit(0)
+
     def _accept(self) -> None:
         try:
             client = Client(seqpacket.accept(self._listener))
@@ -168,10 +175,7 @@ class Server:
             seqpacket.close(fds)
         client.outbox.clear()
         client.socket.close()
-        if self._used and not self._clients and self._is_idle():
-            self._accept()  # a next one may be at the door
-            if not self._clients:
-                raise SystemExit(0)
+        self.leave_when_idle()
 
 
 def _encode(message: dict[str, Any]) -> bytes:

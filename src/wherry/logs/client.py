@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from wherry.errors import Unavailable
 from wherry.ipc.client import Connection
 from wherry.ipc.spawn import spawn as start
+from wherry.logs.shipping import FAREWELL_SECONDS, Shipping
 from wherry.logs.target import LogTarget
 
 
@@ -36,8 +37,9 @@ class Streams(NamedTuple):
 class Logger:
     """A connection to the logger. Methods raise Unavailable when it has gone; then connect anew."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shipping: Shipping) -> None:
         self._connection = connection
+        self._shipping = shipping
 
     @classmethod
     async def connect(cls, path: Path, on_eof: Callable[[str], None], on_lost: Callable[[], None]) -> "Logger":
@@ -47,10 +49,18 @@ class Logger:
             if name == "eof":
                 on_eof(*values)
 
-        return cls(Connection("logger", path, on_event, on_lost))
+        connection = Connection("logger", path, on_event, on_lost)
+        shipping = Shipping(path.parent)
+        shipping.recover()
+        return cls(connection, shipping)
 
     async def open(self, id: str, target: LogTarget, streams: Streams) -> None:
-        """Read the streams of `id` and write them to `target` from now on. The caller closes its own descriptors."""
+        """Read the streams of `id` and write them to `target` from now on. The caller closes its own descriptors.
+
+        A driver that delivers to somewhere else is reached first: Internal, with the reason, when it cannot be.
+        """
+        if target.delivered:
+            await self._shipping.open(id, target)
         named = {name: fd for name, fd in streams._asdict().items() if fd is not None}
         document = {
             "driver": target.driver,
@@ -61,7 +71,13 @@ class Logger:
             "attributes": target.attributes,
             "cursor": target.cursor,
         }
-        await self._connection.call("open", {"id": id, "target": document, "streams": list(named)}, [*named.values()])
+        arguments = {"id": id, "target": document, "streams": list(named)}
+        try:
+            await self._connection.call("open", arguments, [*named.values()])
+        except BaseException:
+            if target.delivered:
+                await self._shipping.finish(id, FAREWELL_SECONDS)
+            raise
 
     async def attach(self, id: str, *, stdin: bool, stdout: bool, stderr: bool) -> socket.socket:
         """A stream socket joined to the streams of `id`, which may be opened later.
@@ -86,11 +102,13 @@ class Logger:
                 await self._connection.ask("drain", id=id)
         except TimeoutError:
             return False
+        await self._shipping.finish(id, FAREWELL_SECONDS)
         return True
 
     async def close(self, id: str) -> None:
         """Stop reading the streams of `id` and end its attached clients; unknown is no error."""
         await self._connection.ask("close", id=id)
+        await self._shipping.finish(id, FAREWELL_SECONDS)
 
     async def streams(self) -> list[str]:
         """The ids whose streams are open."""
@@ -103,6 +121,7 @@ class Logger:
 
     async def stop(self) -> None:
         """End the logger process: for tests and for `wherry daemon` when asked to take everything down."""
+        await self._shipping.stop()
         try:
             await self._connection.ask("stop")
         except Unavailable:
@@ -110,6 +129,7 @@ class Logger:
 
     def disconnect(self) -> None:
         """Close this connection; the logger goes on."""
+        self._shipping.close()
         self._connection.close()
 
 

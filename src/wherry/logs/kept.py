@@ -47,12 +47,12 @@ class KeptFiles:
     def rotate(self) -> None:
         """Begin a new file; the oldest goes when there are too many."""
         count = self.rotation.max_file
-        if count == 1:
-            os.ftruncate(self._fd, 0)
-            self.size = 0
-            return
         os.close(self._fd)
         self._fd = -1
+        if count == 1:
+            _remove(self.path)  # another file, so that who reads the old one can finish it
+            self.open()
+            return
         with squeeze.lock:
             _remove(f"{self.path}.{count - 1}")
             _remove(f"{self.path}.{count - 1}.gz")
