@@ -192,6 +192,9 @@ async def _replace(core: Core, container: Container, plan: Plan, timeout: int | 
 
 async def _swap(core: Core, container: Container, plan: Plan) -> WherryError | None:
     """Under its lock, when it does not run."""
+    if container.release is not None:
+        # It gives back what the old definition has.
+        await container.release
     before = container.definition
     failure: WherryError | None = None
     container.set_definition(**_all(plan.definition, container.name))
