@@ -21,11 +21,12 @@ from wherry.engine.security import (
     readonly_paths,
     seccomp_json,
 )
+from wherry.engine.userns import Remap, describe
 from wherry.engine.users import Identity
 from wherry.runtime.init import ANNOTATION as INIT_ANNOTATION
 from wherry.runtime.machine.init import ARGUMENTS as INIT_ARGUMENTS
 from wherry.spec.cdi import Edits
-from wherry.spec.docker import Ulimit
+from wherry.spec.docker import HostConfig, Ulimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_SIZE = 64 << 20
@@ -40,7 +41,8 @@ _RLIMITS = frozenset(_RLIMITS_TEXT.split())
 class Inputs:
     """What a definition does not say by itself.
 
-    `namespaces`: kind ("network", "pid", "ipc") to the path to join, "" for a new one; absent: the host's. `files`:
+    `remap`: the container's user namespace, `user_namespace`: the one to join, "" for a new one. `namespaces`: kind
+    ("network", "pid", "ipc") to the path to join, "" for a new one; absent: the host's. `files`:
     path in the container to path on the host. `shm`: a directory of the host to be /dev/shm.
     """
 
@@ -52,9 +54,13 @@ class Inputs:
     shm: str | None = None
     cgroup_version: int = 1
     edits: Edits | None = None
+    remap: Remap | None = None
+    user_namespace: str = ""
     default_ulimits: Sequence[Ulimit] = ()
     default_shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
+    further_mounts: Sequence[Mapping[str, Any]] = ()
+    """As they stand in the configuration, after all others (a build step's)."""
 
 
 def write_spec(definition: Definition, inputs: Inputs) -> bytes:
@@ -71,10 +77,12 @@ def write_spec(definition: Definition, inputs: Inputs) -> bytes:
         "maskedPaths": masked_paths(host, options),
         "readonlyPaths": readonly_paths(host, options),
     }
+    if inputs.remap is not None:
+        linux |= describe(inputs.remap, linux["namespaces"], inputs.user_namespace)
     if made_devices:
         linux["devices"] = made_devices
-    if host.sysctls:
-        linux["sysctl"] = dict(host.sysctls)
+    if sysctls := _sysctls(host, inputs):
+        linux["sysctl"] = sysctls
     document: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "process": process(definition, inputs),
@@ -91,6 +99,7 @@ def write_spec(definition: Definition, inputs: Inputs) -> bytes:
     if annotations:
         document["annotations"] = annotations
     document["linux"] = linux
+    document["mounts"] += inputs.further_mounts
     if inputs.edits is not None:
         cdi.apply(document, inputs.edits, privileged=host.privileged)
         # It must be the last member, see below.
@@ -101,6 +110,19 @@ def write_spec(definition: Definition, inputs: Inputs) -> bytes:
         # `linux` is the last member: two braces close the text.
         text = f'{text[:-2]},"seccomp":{filter_text}}}}}'
     return text.encode()
+
+
+def _sysctls(host: HostConfig, inputs: Inputs) -> dict[str, str]:
+    """docker's: whoever a container runs as may serve low ports and send pings, which harms nobody else there."""
+    if host.network_mode == "host" or "network" not in inputs.namespaces:
+        return dict(host.sysctls or {})
+    # Groups of a user namespace that do not exist cannot be named.
+    defaults = _LOW_PORTS if inputs.remap is not None else {**_LOW_PORTS, **_PINGS}
+    return {**defaults, **(host.sysctls or {})}
+
+
+_LOW_PORTS = {"net.ipv4.ip_unprivileged_port_start": "0"}
+_PINGS = {"net.ipv4.ping_group_range": "0 2147483647"}
 
 
 def process(definition: Definition, inputs: Inputs) -> dict[str, Any]:
@@ -221,12 +243,13 @@ def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
     mounts += _shm(definition, inputs)
     user = sorted(definition.mounts, key=lambda mount: mount.destination.count("/"))
     covered = {mount.destination for mount in user}
+    idmap = ["idmap"] if inputs.remap is not None else []
     mounts = [mount for mount in mounts if mount["destination"] not in covered]
     for path, source in inputs.files.items():
         if path not in covered:
-            options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
+            options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else []), *idmap]
             mounts.append(_mount(path, "bind", source, options))
-    return [*mounts, *(_user_mount(mount) for mount in user)]
+    return [*mounts, *(_user_mount(mount, idmap) for mount in user)]
 
 
 def _shm(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
@@ -240,7 +263,7 @@ def _shm(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
     return [_mount("/dev/shm", "tmpfs", "shm", [*_NODEV, "mode=1777", f"size={size}"])]
 
 
-def _user_mount(mount: MountPoint) -> dict[str, Any]:
+def _user_mount(mount: MountPoint, idmap: Sequence[str]) -> dict[str, Any]:
     if mount.type == "tmpfs":
         # docker's defaults, and what is under the mount point is not copied up.
         return _mount(mount.destination, "tmpfs", "tmpfs", ["noexec", "nosuid", "nodev", *mount.options])
@@ -248,6 +271,9 @@ def _user_mount(mount: MountPoint) -> dict[str, Any]:
     if not mount.rw:
         # "rro" makes the mounts below read-only too, as docker does wherever the kernel can (5.12).
         options.append("ro" if mount.read_only_recursive == "no" or not mount.recursive else "rro")
+    if mount.type == "volume":
+        # What is stored has the container's owners; a directory of the host's keeps its own.
+        options += idmap
     source = f"{mount.source}/{mount.subpath}" if mount.subpath else mount.source
     return _mount(mount.destination, "bind", source, options)
 
