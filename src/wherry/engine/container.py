@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wherry.engine.records import Definition, State
 from wherry.logs.client import Streams
+from wherry.network.endpoint import Endpoint, PublishedPort
 
 if TYPE_CHECKING:
     from wherry.engine.health import Health
@@ -57,7 +58,7 @@ class Container:
     __slots__ = (
         "_lock",
         "definition",
-        "endpoint",
+        "endpoints",
         "execs",
         "health",
         "pieces",
@@ -72,7 +73,8 @@ class Container:
     def __init__(self, definition: Definition, state: State) -> None:
         self.definition = definition
         self.state = state
-        self.endpoint: Any = None
+        # Where it is connected while it runs, in the order of its interfaces.
+        self.endpoints: tuple[Endpoint, ...] = ()
         self.run: Run | None = None
         self.execs: set[str] | None = None
         self.pieces: tuple[bytes, bytes, bytes, bytes] | None = None
@@ -91,6 +93,11 @@ class Container:
     @property
     def name(self) -> str:
         return self.definition.name
+
+    @property
+    def ports(self) -> tuple[PublishedPort, ...]:
+        """What is published of it now."""
+        return tuple(port for endpoint in self.endpoints for port in endpoint.ports)
 
     @property
     def lock(self) -> asyncio.Lock:

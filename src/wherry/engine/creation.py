@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from wherry.engine import removal
+from wherry.engine import attachments, removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.health import merge_health
@@ -61,6 +61,7 @@ async def create(
     own_volumes = image_volumes(image.config.config.volumes if image else None)
     config = merge(config, image, warnings)
     host = _join_by_id(core, host)
+    networking = attachments.normalise(core, host, networking)
     try:
         points = parse_mounts(config, host, own_volumes, lambda other: core.index.find(other).definition.mounts)
     except NotFound as error:

@@ -5,10 +5,10 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from wherry.engine import launch, removal
+from wherry.engine import attachments, launch, removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.parts import Exit
@@ -46,8 +46,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
             core.whole_logs.discard(container.id)
         else:
             await _close_log(core, container.id)
-        endpoint: Endpoint | None = container.endpoint
-        container.endpoint = None
+        endpoints, container.endpoints = container.endpoints, ()
         code = exit.status if exit.status >= 0 else 255
         restart = not core.closing and not container.replacing and wants_restart(container, code)
         container.set_state(
@@ -58,14 +57,14 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
             oom_killed=exit.oom_killed,
             error="" if exit.status >= 0 else "the exit status was lost with the monitor",
             finished_ns=exit.at_ns or time.time_ns(),
-            endpoint=None,
+            endpoints=(),
         )
         container.run = None
         run.let_go()
         removing = container.definition.host.auto_remove and not restart and not container.replacing
         if not removing:
             core.save_state(container)
-        _announce(core, container, exit, endpoint, state)
+        _announce(core, container, exit, endpoints, state)
         if not run.ended.done():
             run.ended.set_result(container.outcome())
         container.wake("not-running", "next-exit")
@@ -87,14 +86,13 @@ async def forget(core: Core, container: Container) -> None:
         log.warning("the monitor could not delete %s: %s", container.id, error)
 
 
-def _announce(core: Core, container: Container, exit: Exit, endpoint: Endpoint | None, before: State) -> None:
+def _announce(core: Core, container: Container, exit: Exit, endpoints: Sequence[Endpoint], before: State) -> None:
     if exit.oom_killed:
         core.emit(container, "oom")
     duration = max(0, container.state.finished_ns - before.started_ns) // 1_000_000_000
     core.emit(container, "die", execDuration=str(duration), exitCode=str(container.state.exit_code))
-    if endpoint is not None:
-        attributes = {"container": container.id, "name": endpoint.network, "type": endpoint.driver}
-        core.events.emit("network", "disconnect", endpoint.network_id, attributes)
+    for endpoint in endpoints:
+        attachments.announce(core, container, endpoint, "disconnect")
 
 
 async def _close_log(core: Core, id: str) -> None:

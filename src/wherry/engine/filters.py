@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from wherry.engine import attachments
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.health import fits
@@ -118,7 +119,7 @@ def _publish(core: Core, values: Sequence[str]) -> Test:
     def test(container: Container) -> bool:
         bound = {port for text in container.definition.host.port_bindings or () for port in expand_ports(text)}
         bound |= {
-            (port.container_port, port.proto) for port in (container.endpoint.ports if container.endpoint else ())
+            (port.container_port + offset, port.proto) for port in container.ports for offset in range(port.count)
         }
         return not wanted.isdisjoint(bound)
 
@@ -168,8 +169,9 @@ def _name(core: Core, values: Sequence[str]) -> Test:
 
 def _network(core: Core, values: Sequence[str]) -> Test:
     def test(container: Container) -> bool:
-        mode, endpoint = container.definition.host.network_mode, container.endpoint
-        return mode in values or bool(endpoint and endpoint.network_id.startswith(tuple(values)))
+        names = attachments.wanted(container.definition)
+        ids = [endpoint.network_id for endpoint in container.endpoints]
+        return any(value in names or any(id.startswith(value) for id in ids) for value in values if value)
 
     return test
 

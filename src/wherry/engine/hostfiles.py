@@ -1,6 +1,7 @@
 """The files docker puts over the image's: /etc/hostname, /etc/hosts, /etc/resolv.conf."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from wherry.engine.config import DaemonConfig
@@ -18,11 +19,11 @@ def write_hostname(directory: Path, hostname: str) -> None:
 
 
 def write_network_files(
-    directory: Path, definition: Definition, config: DaemonConfig, endpoint: Endpoint, gateway: str
+    directory: Path, definition: Definition, config: DaemonConfig, endpoints: Sequence[Endpoint], gateway: str
 ) -> None:
     """Write /etc/hosts and /etc/resolv.conf; `gateway` is what host-gateway means, "" when nothing can mean it."""
     host = definition.host
-    own = endpoint.driver != "host"
+    own = _is_own(endpoints)
     source, text = resolvconf.read_host(own_namespace=own)
     resolv = resolvconf.render(
         text,
@@ -33,16 +34,27 @@ def write_network_files(
         source=source,
     )
     _write(directory, "resolv.conf", resolv)
+    write_hosts(directory, definition, endpoints, gateway)
+
+
+def write_hosts(directory: Path, definition: Definition, endpoints: Sequence[Endpoint], gateway: str) -> None:
+    """Write /etc/hosts."""
+    own = _is_own(endpoints)
     lines = hosts.render(
         hostname=definition.config.hostname,
         domainname=definition.config.domainname,
-        address=endpoint.ipv4,
-        extra=host.extra_hosts or (),
+        addresses=[address for endpoint in endpoints for address in (endpoint.ipv4, endpoint.ipv6) if address],
+        extra=definition.host.extra_hosts or (),
         # Under --network host the container is where the host is.
         gateway=gateway if own else "127.0.0.1",
         host=None if own else _host_hosts(),
     )
     _write(directory, "hosts", lines)
+
+
+def _is_own(endpoints: Sequence[Endpoint]) -> bool:
+    """Whether the container has a network namespace of its own."""
+    return not any(endpoint.driver == "host" for endpoint in endpoints)
 
 
 def _write(directory: Path, name: str, text: str) -> None:

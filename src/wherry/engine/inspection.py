@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from wherry.engine import attachments
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.mount_specs import shown_mounts
 from wherry.engine.ports import shown_port_map
 from wherry.engine.records import rfc3339
 from wherry.engine.security import MASKED_PATHS, READONLY_PATHS
-from wherry.network.endpoint import Endpoint
 from wherry.spec.decode import encode
 from wherry.spec.docker import ContainerConfig, HostConfig
 
@@ -121,45 +121,18 @@ def _drop_empty(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def network_settings(container: Container) -> dict[str, Any]:
-    """NetworkSettings.Networks: one entry, as docker shows it whether connected or not."""
-    mode = container.definition.host.network_mode
-    if mode.startswith("container:"):
-        return {}
-    endpoint: Endpoint | None = container.endpoint
-    wanted = (container.definition.networking.endpoints_config or {}).get(mode)
-    return {
-        mode: {
-            "IPAMConfig": None,
-            "Links": None,
-            "Aliases": list(wanted.aliases) if wanted and wanted.aliases else None,
-            "MacAddress": endpoint.mac if endpoint else "",
-            "DriverOpts": None,
-            "GwPriority": 0,
-            "NetworkID": endpoint.network_id if endpoint else "",
-            "EndpointID": endpoint.endpoint_id if endpoint else "",
-            "Gateway": endpoint.gateway if endpoint else "",
-            "IPAddress": endpoint.ipv4 if endpoint else "",
-            "IPPrefixLen": endpoint.prefix if endpoint else 0,
-            "IPv6Gateway": endpoint.gateway6 if endpoint else "",
-            "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
-            "GlobalIPv6PrefixLen": endpoint.prefix6 if endpoint else 0,
-            "DNSNames": None,
-        }
-    }
-
-
 def _network_settings(container: Container) -> dict[str, Any]:
-    endpoint: Endpoint | None = container.endpoint
+    endpoint = container.endpoints[0] if container.endpoints else None
     running = container.state.running and endpoint is not None
-    bridged = endpoint if endpoint is not None and endpoint.driver == "bridge" else None
+    # docker keeps these fields for the default network only.
+    bridged = next((e for e in container.endpoints if e.network == "bridge"), None)
     exposed = container.definition.config.exposed_ports
     netns = str(endpoint.netns) if endpoint is not None and endpoint.netns else ""
     return {
         "Bridge": "",
         "SandboxID": endpoint.endpoint_id if endpoint else "",
         "SandboxKey": netns,
-        "Ports": shown_port_map(exposed, endpoint) if running else {},
+        "Ports": shown_port_map(exposed, container.ports) if running else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -173,5 +146,5 @@ def _network_settings(container: Container) -> dict[str, Any]:
         "IPPrefixLen": bridged.prefix if bridged else 0,
         "IPv6Gateway": bridged.gateway6 if bridged else "",
         "MacAddress": bridged.mac if bridged else "",
-        "Networks": network_settings(container),
+        "Networks": attachments.shown(container),
     }

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wherry.engine import apparmor, device_requests, files, shared_memory
+from wherry.engine import apparmor, attachments, device_requests, files, shared_memory
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
@@ -20,7 +20,6 @@ from wherry.engine.hostfiles import write_hostname, write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.output import log_target
 from wherry.engine.parts import Started, Stdio
-from wherry.engine.ports import port_requests
 from wherry.engine.security import apparmor_profile, parse_security_options
 from wherry.engine.users import Identity, identify, read_accounts
 from wherry.errors import (
@@ -34,7 +33,7 @@ from wherry.errors import (
 )
 from wherry.logs.client import Streams
 from wherry.logs.target import LogTarget
-from wherry.network.endpoint import Endpoint, EndpointRequest
+from wherry.network.endpoint import EndpointRequest, PortRequest
 from wherry.spec.docker import HostConfig
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,6 @@ async def start(core: Core, container: Container, *, by_policy: bool = False) ->
     finally:
         pipes.close()
     os.close(started.pidfd)
-    endpoint: Endpoint | None = container.endpoint
     container.set_state(
         status="running",
         pid=started.pid,
@@ -85,12 +83,11 @@ async def start(core: Core, container: Container, *, by_policy: bool = False) ->
         exit_code=0,
         started_ns=time.time_ns(),
         finished_ns=before.finished_ns,
-        endpoint=endpoint.to_json() if endpoint else None,
+        endpoints=attachments.stored(container.endpoints),
     )
     core.save_state(container)
-    if endpoint is not None:
-        attributes = {"container": container.id, "name": endpoint.network, "type": endpoint.driver}
-        core.events.emit("network", "connect", endpoint.network_id, attributes)
+    for endpoint in container.endpoints:
+        attachments.announce(core, container, endpoint, "connect")
     core.emit(container, "start")
     core.health.begin(container)
 
@@ -228,44 +225,32 @@ async def _prepare_and_connect(core: Core, container: Container, inputs: Inputs)
     # One after the other in one thread: both are short system calls in great number, and two threads that make such
     # spend more time handing the interpreter's lock to each other than the calls take.
     connects = not container.definition.host.network_mode.startswith("container:")
-    request = _request(container) if connects else None
+    requests = attachments.requests(container.definition) if connects else None
 
     def work() -> None:
         _prepare(core, container, inputs)
-        if request is not None:
-            _connect_blocking(core, container, request)
+        if requests is not None:
+            _connect_blocking(core, container, requests)
 
     try:
         await asyncio.to_thread(work)
     except Conflict:
-        if request is None:
+        if requests is None:
             raise
         # A port may still belong to a container whose exit is being cleaned up.
         if not await core.released():
             raise
-        await asyncio.to_thread(_connect_blocking, core, container, request)
+        await asyncio.to_thread(_connect_blocking, core, container, requests)
 
 
-def _request(container: Container) -> EndpointRequest:
-    definition = container.definition
-    mode = definition.host.network_mode
-    settings = (definition.networking.endpoints_config or {}).get(mode)
-    mac = (settings and settings.mac_address) or definition.config.mac_address or None
-    ports = () if mode in ("host", "none") else port_requests(definition.config.exposed_ports, definition.host)
-    return EndpointRequest(network=mode, name=definition.name, mac=mac, ports=ports)
-
-
-def _connect_blocking(core: Core, container: Container, request: EndpointRequest) -> None:
+def _connect_blocking(
+    core: Core, container: Container, requests: tuple[tuple[EndpointRequest, ...], tuple[PortRequest, ...]]
+) -> None:
     """In a thread."""
-    endpoint = core.parts.networks.connect(container.id, request)
-    container.endpoint = endpoint
+    endpoints = container.endpoints = tuple(core.parts.networks.connect_all(container.id, *requests))
     definition = container.definition
-    gateway = core.parts.networks.gateway if _needs_gateway(definition.host.extra_hosts) else ""
-    write_network_files(core.directory(container.id), definition, core.config, endpoint, gateway)
-
-
-def _needs_gateway(extra: tuple[str, ...] | None) -> bool:
-    return any(entry.endswith(":host-gateway") for entry in extra or ())
+    gateway = attachments.host_gateway(core, definition)
+    write_network_files(core.directory(container.id), definition, core.config, endpoints, gateway)
 
 
 def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
@@ -337,7 +322,7 @@ async def _undo(core: Core, container: Container, run: Run, error: Exception) ->
         exit_code=_exit_code(error),
         error=str(_worded(error)),
         finished_ns=container.state.finished_ns,
-        endpoint=None,
+        endpoints=(),
     )
     core.save_state(container)
     if not run.ended.done():
@@ -358,7 +343,7 @@ async def clean_up(core: Core, container: Container) -> None:
 
 def _clean_up_blocking(core: Core, container: Container) -> None:
     give_back(core, container)
-    container.endpoint = None
+    container.endpoints = ()
     shutil.rmtree(core.bundle(container.id), ignore_errors=True)
 
 

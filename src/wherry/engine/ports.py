@@ -1,11 +1,11 @@
 """Docker's port maps: "80/tcp", ranges and bindings, as requests to the network room."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wherry.errors import InvalidArgument
-from wherry.network.endpoint import Endpoint, PortRequest
+from wherry.network.endpoint import PortRequest, PublishedPort
 from wherry.spec.docker import HostConfig, PortBinding
 
 _SPEC = re.compile(r"(\d+)(?:-(\d+))?(?:/([a-z]+))?")
@@ -63,30 +63,28 @@ def _host_range(text: str) -> tuple[int, int]:
     return first, last if dash else 0
 
 
-def shown_port_map(exposed: Mapping[str, Any] | None, endpoint: Endpoint | None) -> dict[str, Any]:
+def shown_port_map(exposed: Mapping[str, Any] | None, ports: Iterable[PublishedPort]) -> dict[str, Any]:
     """NetworkSettings.Ports: every exposed port, with its bindings or null."""
     found: dict[str, Any] = {}
     for text in exposed or ():
         for port, protocol in expand_ports(text):
             found[f"{port}/{protocol}"] = None
-    for published in endpoint.ports if endpoint else ():
-        key = f"{published.container_port}/{published.proto}"
-        found[key] = [
-            *(found.get(key) or ()),
-            {"HostIp": published.host_ip, "HostPort": str(published.host_port)},
-        ]
+    for published in ports:
+        for offset in range(published.count):
+            key = f"{published.container_port + offset}/{published.proto}"
+            number = str(published.host_port + offset) if published.host_port else ""
+            found[key] = [*(found.get(key) or ()), {"HostIp": published.host_ip, "HostPort": number}]
     return found
 
 
-def shown_ports(exposed: Mapping[str, Any] | None, endpoint: Endpoint | None) -> list[dict[str, Any]]:
+def shown_ports(exposed: Mapping[str, Any] | None, ports: Iterable[PublishedPort]) -> list[dict[str, Any]]:
     """The Ports of a summary."""
     found = []
-    for key, bindings in shown_port_map(exposed, endpoint).items():
+    for key, bindings in shown_port_map(exposed, ports).items():
         port, protocol = parse_port(key)
         if bindings is None:
             found.append({"PrivatePort": port, "Type": protocol})
-        found += [
-            {"IP": item["HostIp"], "PrivatePort": port, "PublicPort": int(item["HostPort"]), "Type": protocol}
-            for item in bindings or ()
-        ]
+        for item in bindings or ():
+            public = {"PublicPort": int(item["HostPort"])} if item["HostPort"] else {}
+            found.append({"IP": item["HostIp"], "PrivatePort": port, **public, "Type": protocol})
     return found

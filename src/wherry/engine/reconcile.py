@@ -36,8 +36,7 @@ def load(core: Core) -> None:
             continue
         container = Container(definition, load_state(state_data))
         health.adopt(container)
-        if container.state.endpoint is not None:
-            container.endpoint = Endpoint.from_json(container.state.endpoint)
+        container.endpoints = tuple(Endpoint.from_json(endpoint) for endpoint in container.state.endpoints)
         core.index.reserve(definition.name, definition.id)
         core.index.add(container)
     for orphan in states:
@@ -50,7 +49,7 @@ async def reconcile(core: Core) -> None:
     monitor = await core.backends.monitor()
     seen = {found.id: found for found in await monitor.list()}
     live = [container for container in core.index if _is_live(container, seen.get(container.id))]
-    endpoints = [container.endpoint for container in live if container.endpoint is not None]
+    endpoints = [endpoint for container in live for endpoint in container.endpoints]
     await asyncio.to_thread(_start_rooms, core, endpoints, live)
     for container in live:
         container.run = Run()
@@ -91,7 +90,7 @@ async def _recover_streams(core: Core, container: Container) -> None:
 
 
 def _start_rooms(core: Core, endpoints: Sequence[Endpoint], live: Sequence[Container]) -> None:
-    core.parts.networks.start(endpoints)
+    core.parts.networks.start(endpoints, [container.id for container in live])
     for container in live:
         for mount in container.definition.mounts:
             if mount.type == "volume":
@@ -148,10 +147,10 @@ async def _finish_dead(core: Core, seen: dict[str, ContainerState], live: Sequen
                 pid=0,
                 exit_code=255 if lost else before.exit_code,
                 finished_ns=time.time_ns() if lost else before.finished_ns,
-                endpoint=None,
+                endpoints=(),
             )
             core.save_state(container)
-            container.endpoint = None
+            container.endpoints = ()
             if container.definition.host.auto_remove and lost and not container.replacing:
                 removal.remove_locked(core, container, volumes=True)
 

@@ -92,7 +92,7 @@ class State:
     """Where a container is in its life.
 
     `status`: created, running, paused, restarting, exited, removing, dead; `starting` is internal and
-    never stored: a start is under way. Times in nanoseconds since 1970, 0 is never. `endpoint` is the network
+    never stored: a start is under way. Times in nanoseconds since 1970, 0 is never. `endpoints` are the network
     room's own JSON.
     """
 
@@ -106,7 +106,7 @@ class State:
     finished_ns: int = 0
     restart_count: int = 0
     stopped_by_user: bool = False
-    endpoint: Mapping[str, Any] | None = None
+    endpoints: tuple[Mapping[str, Any], ...] = ()
     health: Mapping[str, Any] | None = None
     """State.Health of the inspect document, as it was at the last change of its status."""
     changed: bool = False

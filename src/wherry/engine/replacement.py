@@ -11,7 +11,7 @@ import logging
 from dataclasses import replace
 from typing import NamedTuple
 
-from wherry.engine import launch, lifecycle, removal
+from wherry.engine import attachments, launch, lifecycle, removal
 from wherry.engine.alteration import Plan, make_plan
 from wherry.engine.container import Container
 from wherry.engine.core import Core
@@ -131,41 +131,41 @@ async def _make_volumes(core: Core, plan: Plan) -> Definition:
 
 def _try_ports(core: Core, container: Container, definition: Definition) -> None:
     """In a thread: Conflict when the new definition could not have its ports."""
-    if container.endpoint is not None:
+    if container.endpoints:
         requests = port_requests(definition.config.exposed_ports, definition.host)
         core.parts.networks.change_ports(container.id, requests, try_only=True)
 
 
 async def _change_in_place(core: Core, container: Container, plan: Plan) -> None:
     """Under its lock: no process needs to be started for it. The records are the last thing that changes."""
-    endpoint: Endpoint | None = container.endpoint
-    changed = endpoint
+    endpoints = changed = container.endpoints
     running = container.run is not None
     try:
-        if running and plan.ports and endpoint is not None:
+        if running and plan.ports and endpoints:
             changed = await asyncio.to_thread(_change_ports, core, plan.definition)
         if running and plan.limits:
             await lifecycle.apply_limits(core, container, plan.definition.host)
         state = container.state
-        if changed is not None and changed is not endpoint:
-            state = state.but(endpoint=changed.to_json())
+        if changed is not endpoints:
+            state = state.but(endpoints=attachments.stored(changed))
         core.store.write(
             Put(definition_key(container.id), dump(plan.definition)),
             *([Put(state_key(container.id), dump(state))] if state is not container.state else ()),
             Delete(f"garbage/{_volumes_key(container)}"),
         )
     except (WherryError, OSError):
-        if changed is not endpoint:
+        if changed is not endpoints:
             await asyncio.to_thread(_change_ports, core, container.definition)
         raise
     container.definition = plan.definition
-    container.set_state(endpoint=state.endpoint)
-    container.endpoint = changed
+    container.set_state(endpoints=state.endpoints)
+    container.endpoints = changed
 
 
-def _change_ports(core: Core, definition: Definition) -> Endpoint:
+def _change_ports(core: Core, definition: Definition) -> tuple[Endpoint, ...]:
     requests = port_requests(definition.config.exposed_ports, definition.host)
-    return core.parts.networks.change_ports(definition.id, requests)
+    core.parts.networks.change_ports(definition.id, requests)
+    return tuple(core.parts.networks.endpoints(definition.id))
 
 
 async def _replace(core: Core, container: Container, plan: Plan, timeout: int | None) -> WherryError | None:

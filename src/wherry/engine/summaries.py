@@ -7,10 +7,10 @@ import json
 import time
 from collections.abc import Iterable
 
+from wherry.engine import attachments
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.health import shown
-from wherry.engine.inspection import network_settings
 from wherry.engine.mount_specs import shown_mounts
 from wherry.engine.ports import shown_ports
 from wherry.engine.records import Definition, State
@@ -43,13 +43,13 @@ def _pieces(container: Container) -> tuple[bytes, bytes, bytes, bytes]:
         "ImageID": definition.image_id,
         "Command": command,
         "Created": definition.created_ns // 1_000_000_000,
-        "Ports": shown_ports(definition.config.exposed_ports, container.endpoint) if container.state.running else [],
+        "Ports": shown_ports(definition.config.exposed_ports, container.ports) if container.state.running else [],
     }
     late = {"Labels": definition.config.labels or {}, "State": container.state.shown_status}
     annotations = {"Annotations": dict(definition.host.annotations)} if definition.host.annotations else {}
     after = {
         "HostConfig": {"NetworkMode": definition.host.network_mode, **annotations},
-        "NetworkSettings": {"Networks": network_settings(container)},
+        "NetworkSettings": {"Networks": attachments.shown(container)},
         "Mounts": shown_mounts(definition.mounts),
     }
     made = (

@@ -76,7 +76,7 @@ def check_host(config: ContainerConfig, host: HostConfig, networking: Networking
     if any(not name for name in host.annotations or ()):
         raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
     check_options(host.log_config.type, host.log_config.config or {})
-    _check_networking(host, networking)
+    _check_networking(networking)
 
 
 def _refuse_unsupported(host: HostConfig) -> None:
@@ -157,25 +157,7 @@ def _check_extra_host(entry: str) -> None:
         raise InvalidArgument(f'invalid IP address in add-host: "{address}"', object=entry) from None
 
 
-def _check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
-    endpoints = networking.endpoints_config or {}
-    if len(endpoints) > 1:
-        raise Unimplemented("connecting a container to several networks is not supported yet", object="EndpointsConfig")
-    for name, settings in endpoints.items():
-        if settings is None:
-            continue
-        if settings.links or settings.driver_opts:
-            raise Unimplemented(f"links and driver options on network {name} are not supported yet", object=name)
-        if settings.aliases and name in ("bridge", "default", "host", "none"):
-            raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
-        if settings.mac_address:
+def _check_networking(networking: NetworkingConfig) -> None:
+    for settings in (networking.endpoints_config or {}).values():
+        if settings is not None and settings.mac_address:
             check_mac(settings.mac_address)
-        addresses = settings.ipam_config
-        if addresses and (addresses.ipv4_address or addresses.ipv6_address or addresses.link_local_ips):
-            raise InvalidArgument(
-                f"invalid config for network {name}: invalid endpoint settings:\n"
-                "* user specified IP address is supported on user defined networks only\n"
-                "* user specified IP address is supported only when connecting to networks with user "
-                "configured subnets",
-                object=name,
-            )

@@ -20,21 +20,21 @@ def render(
     *,
     hostname: str = "",
     domainname: str = "",
-    address: str = "",
+    addresses: Iterable[str] = (),
     extra: Iterable[str] = (),
     gateway: str = "",
     host: str | None = None,
 ) -> str:
     """The text of /etc/hosts.
 
-    `address` "" (no network) leaves the container's own line out. `extra` are --add-host's "name:address"; the address
+    `addresses` are the container's own, a line each. `extra` are --add-host's "name:address"; the address
     `host-gateway` stands for `gateway`. `host`, the host's own file, replaces the usual lines under --network host.
     """
     lines = [f"{at}\t{name}\n" for name, at in (parse_extra(entry, gateway) for entry in extra)]
-    if address and hostname:
+    if hostname:
         full = f"{hostname}.{domainname}" if domainname else hostname
         short = full.split(".", 1)[0]
-        lines.append(f"{address}\t{full}" + (f" {short}\n" if short != full else "\n"))
+        lines += [f"{address}\t{full}" + (f" {short}\n" if short != full else "\n") for address in addresses]
     base = _LOCAL if host is None else host if host.endswith("\n") or not host else host + "\n"
     return base + "".join(lines)
 

@@ -250,7 +250,7 @@ def test_files_over_the_image_s(tmp_path: Path) -> None:
     )
     endpoint = Endpoint("1" * 64, tmp_path / "netns", "bridge", "i", "bridge", "e", ipv4="172.17.0.2")
     config = DaemonConfig(dns=("9.9.9.9",), dns_options=("ndots:2",))
-    write_network_files(tmp_path, definition, config, endpoint, "172.17.0.1")
+    write_network_files(tmp_path, definition, config, (endpoint,), "172.17.0.1")
     text = (tmp_path / "hosts").read_text()
     assert "10.0.0.1\tdb\n172.17.0.1\tup\n172.17.0.2\tboat.sea.example boat\n" in text
     resolv = (tmp_path / "resolv.conf").read_text()

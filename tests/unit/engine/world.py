@@ -20,6 +20,7 @@ from wherry.engine.parts import Parts
 from wherry.errors import Conflict, FailedPrecondition, NotFound, PermissionDenied
 from wherry.logs.client import Streams
 from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest, PublishedPort
+from wherry.network.network import Network, built_in
 from wherry.spec.digest import Digest
 from wherry.spec.mount import Mount
 from wherry.spec.oci_image import ImageConfig, RunConfig
@@ -236,22 +237,30 @@ class Networks:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def start(self, live: Collection[Endpoint]) -> None:
+    def find(self, name: str) -> Network:
+        if name not in ("bridge", "host", "none"):
+            raise NotFound(f"network {name} not found")
+        return built_in(name, "n" * 64, "")
+
+    def start(self, live: Collection[Endpoint], sandboxes: Collection[str] = ()) -> None:
         self._world.step()
         self._world.endpoints = {endpoint.sandbox: endpoint for endpoint in live}
 
-    def connect(self, sandbox: str, request: EndpointRequest) -> Endpoint:
+    def connect_all(
+        self, sandbox: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest] = ()
+    ) -> Sequence[Endpoint]:
         self._world.step()
+        (request,) = requests
         if request.network not in ("bridge", "host", "none"):
             raise NotFound(f"failed to set up container networking: network {request.network} not found")
         if sandbox in self._world.endpoints:
             raise Conflict(f"{sandbox} is connected already")
-        ports = self._take(sandbox, request.ports)
+        taken = self._take(sandbox, ports)
         driver = {"bridge": "bridge", "host": "host", "none": "null"}[request.network]
         netns = self._world.directory / "exec/netns" / sandbox
-        endpoint = Endpoint(sandbox, netns, request.network, "n" * 64, driver, "e" * 64, ipv4="172.17.0.2", ports=ports)
+        endpoint = Endpoint(sandbox, netns, request.network, "n" * 64, driver, "e" * 64, ipv4="172.17.0.2", ports=taken)
         self._world.endpoints[sandbox] = endpoint
-        return endpoint
+        return (endpoint,)
 
     def _take(self, sandbox: str, requests: Sequence[PortRequest]) -> tuple[PublishedPort, ...]:
         others = [endpoint for endpoint in self._world.endpoints.values() if endpoint.sandbox != sandbox]
@@ -271,7 +280,11 @@ class Networks:
         self._world.endpoints[sandbox] = changed
         return changed
 
-    def disconnect(self, sandbox: str) -> None:
+    def endpoints(self, sandbox: str) -> Sequence[Endpoint]:
+        found = self._world.endpoints.get(sandbox)
+        return () if found is None else (found,)
+
+    def disconnect(self, sandbox: str, network: str | None = None) -> None:
         self._world.step()
         self._world.endpoints.pop(sandbox, None)
 

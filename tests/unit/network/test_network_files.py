@@ -51,7 +51,7 @@ def test_a_resolver_must_be_an_address(dns: str) -> None:
 
 def test_hosts_has_dockers_lines() -> None:
     extra = ["foo:1.2.3.4", "gw=host-gateway", "six:[2001:db8::1]", "seven:2001:db8::7"]
-    text = hosts.render(hostname="box.example", address="172.17.0.4", extra=extra, gateway="172.17.0.1")
+    text = hosts.render(hostname="box.example", addresses=["172.17.0.4"], extra=extra, gateway="172.17.0.1")
     assert text.splitlines()[0] == "127.0.0.1\tlocalhost"
     assert text.splitlines()[6:] == [
         "1.2.3.4\tfoo",
