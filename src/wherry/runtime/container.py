@@ -31,17 +31,31 @@ from wherry.spec import fastjson
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from typing import Any, NamedTuple
 
     from wherry.kernel.cgroups import Cgroup
     from wherry.runtime.forker import Forker
     from wherry.runtime.launch import Launched
+    from wherry.runtime.scene import Operation
     from wherry.runtime.waiting import Waiting
     from wherry.spec.mount import Mount
+else:
+    from wherry.kernel.tuples import NamedTuple
 
 __all__ = ["Runtime", "Status", "load_config", "state_document"]
 
 _SIGKILL = 9
+
+
+class Joining(NamedTuple):
+    """A further process of a container, planned. `guarded`: see exec_plan.operations."""
+
+    operations: tuple[Operation, ...]
+    group: Cgroup
+    pidfd: int
+    born_inside: bool
+    guarded: bool
+    terminal: bool
 
 
 class Runtime:
@@ -58,7 +72,7 @@ class Runtime:
         self._forker = forker
         self._seccomp_cache = f"{root}/.seccomp"
         self._bounding = capabilities.bounding()
-        self._version = cgroup_room.layout().version
+        self.version = self._version = cgroup_room.layout().version
 
     # -- making ---------------------------------------------------------------------------------------------------
     def run(
@@ -207,37 +221,49 @@ class Runtime:
         preserve: int = 0,
     ) -> Waiting[Launched]:
         """`exec`, of the process that `process_of` makes of the container's configuration, noted by `record_it`."""
-        identifier = saved.id
+        joined = yield from self.plan_join(saved, process_of)
+        fds = [joined.pidfd]
+        try:
+            prepared = launch.Launch(
+                flags=0,
+                operations=joined.operations,
+                stdio=stdio,
+                trees={},
+                pidfd=joined.pidfd,
+                join_pid=joined.born_inside,
+                preserve=preserve,
+                terminal=joined.terminal,
+                refork=joined.guarded,
+                say_go=False,
+                cgroup_fd=_open_cgroup(joined.group, self._version, fds),
+            )
+            return (yield from launch.launch_process(prepared, joined.group.entry_fds, record_it, self._forker))
+        except OSError as error:
+            raise errors.Internal(f"exec in container {saved.id}: {error}") from error
+        finally:
+            launch.close_all(fds)
+
+    def plan_join(
+        self, saved: StateFile, process_of: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    ) -> Waiting[Joining]:
+        """What it takes to run a further process; its pidfd is the caller's to close."""
         record, init = self._running(saved)
         config = load_config(record.bundle)
         process = process_of(config)
+        yield from filters.prepare(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
+        filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
+        operations = exec_plan.operations(config, process, record, self._bounding, filter)
+        guarded = exec_plan.is_guarded(config)
+        inside = bool(record.namespaces & namespaces.CLONE_NEWPID) and not guarded
         group = cgroup_room.cgroup(record.cgroup)
-        pidfd = processes.pidfd_open(init.pid)
-        fds = [pidfd]
         try:
-            if not init.is_alive():
-                raise errors.FailedPrecondition(f"container {identifier!r} is not running", object=identifier)
-            yield from filters.prepare(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
-            filter = process_plan.seccomp(d.mapping(d.mapping(config, "linux"), "seccomp"), self._seccomp_cache)
-            operations = exec_plan.operations(config, process, record, self._bounding, filter)
-            prepared = launch.Launch(
-                flags=0,
-                operations=operations,
-                stdio=stdio,
-                trees={},
-                pidfd=pidfd,
-                join_pid=bool(record.namespaces & namespaces.CLONE_NEWPID) and not exec_plan.is_guarded(config),
-                preserve=preserve,
-                terminal=bool(process.get("terminal")),
-                refork=exec_plan.is_guarded(config),
-                say_go=False,
-                cgroup_fd=_open_cgroup(group, self._version, fds),
-            )
-            return (yield from launch.launch_process(prepared, group.entry_fds, record_it, self._forker))
-        except OSError as error:
-            raise errors.Internal(f"exec in container {identifier}: {error}") from error
-        finally:
-            launch.close_all(fds)
+            pidfd = processes.pidfd_open(init.pid)
+        except ProcessLookupError:
+            pidfd = -1
+        if pidfd < 0 or not init.is_alive():
+            launch.close_all((pidfd,))
+            raise errors.FailedPrecondition(f"container {saved.id!r} is not running", object=saved.id)
+        return Joining(tuple(operations), group, pidfd, inside, guarded, bool(process.get("terminal")))
 
     # -- looking --------------------------------------------------------------------------------------------------
     def status(self, identifier: str) -> Status:

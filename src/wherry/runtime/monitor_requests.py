@@ -6,7 +6,7 @@ import os
 
 from wherry import errors
 from wherry.runtime.launch import close_all
-from wherry.runtime.probe import probe
+from wherry.runtime.probe import Prober
 from wherry.spec.mount import Mount
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ class Requests:
     def __init__(self, runtime: Runtime, watch: Callable[[str, str | None, Process, int], None]) -> None:
         self._runtime = runtime
         self._watch = watch
+        self._prober = Prober(runtime)
         self._held: dict[str, list[int]] = {}
         self._operations: dict[str, Callable[[Arguments, list[int]], Answer]] = {
             "ping": self._ping,
@@ -95,7 +96,7 @@ class Requests:
         return self._started(identifier, exec_id, launched)
 
     def _probe(self, arguments: Arguments, fds: list[int]) -> Answer:
-        found = yield from probe(self._runtime, arguments["id"], arguments["args"], arguments["seconds"])
+        found = yield from self._prober.probe(arguments["id"], arguments["args"], arguments["seconds"])
         return list(found), []
 
     def _started(self, identifier: str, exec_id: str | None, launched: Launched) -> tuple[Any, list[int]]:
@@ -121,6 +122,7 @@ class Requests:
         except errors.NotFound:
             pass
         close_all(self._held.pop(identifier, ()))
+        self._prober.forget(identifier)
         return None, []
 
     def _pause(self, arguments: Arguments, fds: list[int]) -> Answer:

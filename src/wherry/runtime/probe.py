@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import time
 
-from wherry.kernel import processes
+from wherry.kernel import namespaces, processes
 from wherry.kernel.processes import shell_status
+from wherry.runtime.board import make
+from wherry.runtime.launch import null_device
+from wherry.runtime.machine.springboard import FAILED
 from wherry.runtime.state import StateFile
 from wherry.runtime.waiting import Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, NamedTuple
 
+    from wherry.runtime.board import Board
     from wherry.runtime.container import Runtime
     from wherry.runtime.waiting import Waiting
 else:
@@ -37,37 +41,102 @@ class Probed(NamedTuple):
     ended_ns: int
 
 
-def probe(runtime: Runtime, identifier: str, args: Sequence[str], seconds: float) -> Waiting[Probed]:
-    """Run `args` with the user, environment and limits of the container's own process."""
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    started = time.time_ns()
-    deadline = time.monotonic() + seconds
-    pid, pidfd = -1, -1
-    try:
+class Prober:
+    """Runs probes. A container's springboard (board.py) is made at its first probe and kept until `forget`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._boards: dict[str, tuple[tuple[str, ...], Board | None]] = {}
+        self._own_pids = -1
+
+    def forget(self, identifier: str) -> None:
+        """The container is no more."""
+        _, board = self._boards.pop(identifier, ((), None))
+        if board is not None:
+            board.close()
+
+    def probe(self, identifier: str, args: Sequence[str], seconds: float) -> Waiting[Probed]:
+        """Run `args` with the user, environment and limits of the container's own process."""
+        deadline = time.monotonic() + seconds
+        board = yield from self._board(identifier, tuple(args))
+        if board is not None:
+            try:
+                found = yield from self._run(lambda writing: self._jump(board, writing), deadline)
+                if found.status != FAILED or not found.output.startswith(board.magic):
+                    return found.told()
+            except ProcessLookupError:
+                pass
+            # It is no more, or its command is not there: what made the springboard says so in words.
+            self.forget(identifier)
+        return (yield from self._run(lambda writing: self._fork(identifier, args, writing), deadline)).told()
+
+    def _board(self, identifier: str, args: tuple[str, ...]) -> Waiting[Board | None]:
+        known = self._boards.get(identifier)
+        if known is not None and known[0] == args:
+            return known[1]
+        self.forget(identifier)
+        saved = StateFile(self._runtime.root, identifier)
+        joining = yield from self._runtime.plan_join(saved, _process_of(args))
+        if not joining.born_inside:
+            os.close(joining.pidfd)
+            board = None
+        else:
+            board = make(joining.operations, joining.group, self._runtime.version, joining.pidfd)
+        self.forget(identifier)
+        self._boards[identifier] = (args, board)
+        return board
+
+    def _jump(self, board: Board, writing: int) -> Waiting[tuple[int, int]]:
+        yield from ()
+        if self._own_pids < 0:
+            self._own_pids = namespaces.open_namespace("self", "pid")
+        namespaces.setns(board.pidfd, namespaces.CLONE_NEWPID)
         try:
-            os.set_blocking(writing, True)
-            pid, pidfd = yield from _begin(runtime, identifier, args, writing)
+            pid = board.spawn(null_device(), writing, {})
         finally:
-            os.close(writing)
-        output, status = yield from _listen(pid, pidfd, reading, deadline)
-        pid = -1
-        return Probed(status, output.decode(errors="replace"), started, time.time_ns())
-    finally:
-        os.close(reading)
-        if pidfd >= 0:
-            if pid >= 0:
-                _kill(pidfd)
-                os.waitpid(pid, 0)
-            os.close(pidfd)
+            namespaces.setns(self._own_pids, namespaces.CLONE_NEWPID)
+        return pid, processes.pidfd_open(pid)
+
+    def _fork(self, identifier: str, args: Sequence[str], output: int) -> Waiting[tuple[int, int]]:
+        saved = StateFile(self._runtime.root, identifier)
+        stdio = (-1, output, output)
+        launched = yield from self._runtime.join(saved, _process_of(args), stdio, lambda process: None)
+        return launched.process.pid, launched.pidfd
+
+    @staticmethod
+    def _run(begin: Callable[[int], Waiting[tuple[int, int]]], deadline: float) -> Waiting[_Found]:
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(writing, True)
+        started = time.time_ns()
+        pid, pidfd = -1, -1
+        try:
+            try:
+                pid, pidfd = yield from begin(writing)
+            finally:
+                os.close(writing)
+            output, status = yield from _listen(pid, pidfd, reading, deadline)
+            pid = -1
+            return _Found(status, output, started)
+        finally:
+            os.close(reading)
+            if pidfd >= 0:
+                if pid >= 0:
+                    _kill(pidfd)
+                    os.waitpid(pid, 0)
+                os.close(pidfd)
 
 
-def _begin(runtime: Runtime, identifier: str, args: Sequence[str], output: int) -> Waiting[tuple[int, int]]:
-    def process_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**config["process"], "args": list(args), "terminal": False}
+class _Found(NamedTuple):
+    status: int | None
+    output: bytes
+    started_ns: int
 
-    saved = StateFile(runtime.root, identifier)
-    launched = yield from runtime.join(saved, process_of, (-1, output, output), lambda process: None)
-    return launched.process.pid, launched.pidfd
+    def told(self) -> Probed:
+        return Probed(self.status, self.output.decode(errors="replace"), self.started_ns, time.time_ns())
+
+
+def _process_of(args: Sequence[str]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    return lambda config: {**config["process"], "args": list(args), "terminal": False}
 
 
 def _listen(pid: int, pidfd: int, reading: int, deadline: float) -> Waiting[tuple[bytes, int | None]]:

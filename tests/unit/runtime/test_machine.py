@@ -109,3 +109,27 @@ def test_what_is_held_in_memory_cannot_be_written() -> None:
                 os.close(writable)
     finally:
         os.close(fd)
+
+
+def test_a_springboard_makes_the_calls_of_its_list_in_order(tmp_path: Path) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("its list is made of x86_64's numbers")
+    from wherry.runtime.machine.springboard import FAILED, MAGIC, SystemCall, build
+
+    def run(calls: Sequence[SystemCall], data: elf.Data) -> tuple[int, bytes]:
+        program = tmp_path / "board"
+        program.write_bytes(build(calls, data, b"m" * MAGIC))
+        program.chmod(0o755)
+        done = subprocess.run([str(program)], stdout=subprocess.PIPE, timeout=20, check=False)
+        program.unlink()
+        return done.returncode, done.stdout
+
+    data = elf.Data()
+    say = {word: SystemCall(1, (1, data.text(word), 1)) for word in "abc"}
+    missing = SystemCall(59, (data.text("/nosuch"), 0, 0), may_fail=True)
+    become = SystemCall(59, (data.text("/bin/echo"), data.texts(("echo", "end")), data.texts(())))
+    skipping = say["a"]._replace(skip=1)
+    assert run((skipping, say["b"], missing._replace(skip=1), say["c"], become), data) == (0, b"acend\n")
+    status, said = run((say["a"], missing._replace(may_fail=False), say["b"]), data)
+    assert (status, said[: 1 + MAGIC]) == (FAILED, b"a" + b"m" * MAGIC)
+    assert int.from_bytes(said[-8:], "little", signed=True) == -2
