@@ -15,12 +15,6 @@ _NOT_YET = {
         "GET /distribution/{name:.*}/json",
     ),
     "attestations are not supported yet": ("GET /images/{name:.*}/attestations",),
-    "networks other than bridge, host and none are not supported yet": (
-        "POST /networks/create",
-        "POST /networks/{id}/connect",
-        "POST /networks/{id}/disconnect",
-        "DELETE /networks/{id}",
-    ),
     "cluster volumes are not supported": ("PUT /volumes/{name}",),
     "plugins are not supported yet": (
         "GET /plugins/privileges",
@@ -76,11 +70,6 @@ async def _no_build_cache(call: Call) -> Answer:
     return reply_json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
-async def _no_networks_to_prune(call: Call) -> Answer:
-    call.query.filters()  # refused when malformed; there is nothing that they could select
-    return reply_json({"NetworksDeleted": None})
-
-
 def _route(line: str, handler: Callable[[Call], Awaitable[Answer]]) -> Route:
     method, _, pattern = line.partition(" ")
     return Route(method, pattern, handler)
@@ -91,5 +80,4 @@ ROUTES = [
     *(_route(line, _no_manager) for line in _OF_A_MANAGER),
     Route("GET", "/plugins", _no_plugins),
     Route("POST", "/build/prune", _no_build_cache),
-    Route("POST", "/networks/prune", _no_networks_to_prune),
 ]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from wherry.engine import creation, files, lifecycle, output, replacement, stats
+from wherry.engine import attachments, creation, files, lifecycle, output, replacement, stats
 from wherry.engine.commit import CommitRequest, commit
 from wherry.engine.container import Container, WaitResult
 from wherry.engine.core import Core
@@ -26,7 +26,7 @@ from wherry.engine.usage import Usage, measure
 from wherry.errors import Conflict, FailedPrecondition, InvalidArgument
 from wherry.logs.reader import LogRecord
 from wherry.spec.alteration import Alteration
-from wherry.spec.docker import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
+from wherry.spec.docker import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy
 
 _SAMPLE_SECONDS = 1.0
 _CONDITIONS = ("not-running", "next-exit", "removed")
@@ -269,6 +269,14 @@ class Containers:
         container = self._find(id)
         self._core.emit(container, "export")
         return files.export(self._core, container)
+
+    async def connect(self, network: str, id: str, settings: EndpointSettings | None = None) -> None:
+        """Connect it to one network more, running or not."""
+        await attachments.connect(self._core, network, id, settings)
+
+    async def disconnect(self, network: str, id: str, *, force: bool = False) -> None:
+        """Take it out of a network; `force`: not there is no error."""
+        await attachments.disconnect(self._core, network, id, force=force)
 
     async def prune(self, filters: Filters | None = None) -> dict[str, Any]:
         """Remove all that do not run: {"ContainersDeleted": [...], "SpaceReclaimed": n}."""
