@@ -65,7 +65,7 @@ def _listen(host: str, settings: Settings) -> Iterable[Listener]:
     if scheme == "tcp":
         return [_listen_tcp(rest, settings)]
     if scheme == "fd":
-        return _inherit(rest)
+        return _inherit(rest, settings)
     raise InvalidArgument(
         f"invalid bind address ({host}): unsupported proto '{scheme}'", hint="unix://, tcp:// or fd://"
     )
@@ -147,7 +147,7 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _inherit(rest: str) -> Iterable[Listener]:
+def _inherit(rest: str, settings: Settings) -> Iterable[Listener]:
     """Sockets passed by the service manager: all of them, or the one named by its number (sd_listen_fds(3))."""
     count = os.environ.get("LISTEN_FDS", "")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit() or not int(count):
@@ -164,7 +164,14 @@ def _inherit(rest: str) -> Iterable[Listener]:
         os.set_inheritable(number, False)
         inherited = socket.socket(fileno=number)
         inherited.setblocking(False)
-        listeners.append(Listener(inherited, f"fd://{number}"))
+        listener = Listener(inherited, f"fd://{number}")
+        if inherited.family != socket.AF_UNIX:
+            # What the service manager opened on the network is no more trusted than what we open ourselves.
+            shown = inherited.getsockname()
+            listener.address, listener.tls = f"tcp://{_join(shown)}", uses_tls(settings)
+            if not settings.flag("tlsverify"):
+                listener.warning = _warn_of(listener, shown[0], settings)
+        listeners.append(listener)
     return listeners
 
 
