@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -147,15 +148,31 @@ def test_signals_and_the_service_manager(own: Daemon, monkeypatch: pytest.Monkey
         own.start()
         assert manager.recv(100) == b"READY=1"
         assert own.process is not None
-        file.write_text('{"labels": ["a=b"]}')
+        file.write_text('{"mtu": 900}')
         own.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "needing a restart: label" in own.log_text(), 10, "the reload is noticed")
+        wait_until(lambda: "needing a restart: mtu" in own.log_text(), 10, "the reload is noticed")
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(100))
+        assert manager.recv(100) == b"READY=1"
         file.write_text("{")
         own.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "Error reconfiguring the daemon" in own.log_text(), 10, "the mistake is noticed")
+        assert manager.recv(100).startswith(b"RELOADING=1")
+        assert manager.recv(100) == b"READY=1"
         own.stop()
         assert manager.recv(100) == b"STOPPING=1"
     assert own.process.returncode == 0
+
+
+def test_the_watchdog_hears_of_the_daemon(own: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(20)
+        manager.bind(str(own.root / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(own.root / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        own.start()
+        assert [manager.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        own.stop()
 
 
 def test_socket_activation(own: Daemon) -> None:
