@@ -58,6 +58,7 @@ class Container:
     __slots__ = (
         "_lock",
         "definition",
+        "delay",
         "endpoints",
         "execs",
         "health",
@@ -83,6 +84,7 @@ class Container:
         self.restarter: asyncio.Task[None] | None = None
         # It is stopped to be started with another definition: neither policy nor --rm applies to its exit.
         self.replacing = False
+        self.delay = 0.0  # seconds between the last exit and the start by its policy
         self.health: Health | None = None
         self._lock: asyncio.Lock | None = None
 

@@ -54,6 +54,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
             pid=0,
             process_start=0,
             exit_code=code,
+            restart_count=state.restart_count + restart,
             oom_killed=exit.oom_killed,
             error="" if exit.status >= 0 else "the exit status was lost with the monitor",
             finished_ns=exit.at_ns or time.time_ns(),
@@ -147,27 +148,32 @@ def wants_restart(container: Container, code: int) -> bool:
     return policy.name == "on-failure" and code != 0 and (not attempts or container.state.restart_count < attempts)
 
 
-def backoff(state: State) -> float:
-    """Seconds before the next start: doubled with each until a run has lasted."""
-    if state.finished_ns - state.started_ns >= _STABLE_SECONDS * 1_000_000_000:
+def next_delay(delay: float, state: State) -> float:
+    """Seconds before the next start, after those of the last: doubled each time until a run has lasted."""
+    if not delay or state.finished_ns - state.started_ns >= _STABLE_SECONDS * 1_000_000_000:
         return _BACKOFF_FIRST
-    delay: float = _BACKOFF_FIRST * 2 ** min(state.restart_count, 16)
-    return min(delay, _BACKOFF_LAST)
+    return min(2 * delay, _BACKOFF_LAST)
 
 
 async def restart_later(core: Core, container: Container) -> None:
     """Start it by its policy after its back-off."""
     try:
-        await asyncio.sleep(backoff(container.state))
-        async with container.lock:
-            if container.state.status != "restarting" or core.closing:
-                return
-            try:
-                await launch.start(core, container, by_policy=True)
-            except WherryError as error:
-                log.warning("%s could not be started again: %s", container.id, error)
+        container.delay = next_delay(container.delay, container.state)
+        await asyncio.sleep(container.delay)
+        await start_again(core, container)
     finally:
         container.restarter = None
+
+
+async def start_again(core: Core, container: Container) -> None:
+    """Start it by its policy, unless it was stopped meanwhile; docker too gives up after a start that fails."""
+    async with container.lock:
+        if container.state.status != "restarting" or core.closing:
+            return
+        try:
+            await launch.start(core, container, by_policy=True)
+        except WherryError as error:
+            log.warning("%s could not be started again: %s", container.id, error)
 
 
 async def stop_restarting(core: Core, container: Container) -> None:

@@ -63,7 +63,9 @@ async def start(core: Core, container: Container, *, by_policy: bool = False) ->
         await container.release
     before = container.state
     run = container.run = Run()
-    restarts = before.restart_count + 1 if by_policy else 0
+    restarts = before.restart_count if by_policy else 0
+    if not by_policy:
+        container.delay = 0.0
     # In memory only: what a crash leaves of a start is known by the container's id, and its record says that it does
     # not run, so reconciliation undoes it.
     container.set_state(status="starting", error="", restart_count=restarts, stopped_by_user=False, oom_killed=False)

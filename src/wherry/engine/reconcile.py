@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from wherry.engine import commit, exits, health, launch, removal, replacement, shared_memory
+from wherry.engine import boot, commit, exits, health, launch, removal, replacement, shared_memory
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.output import log_target
@@ -68,7 +68,7 @@ async def reconcile(core: Core) -> None:
         core.health.resume(container, adopted=True)
     replacement.resume(core, cut_short)
     await commit.thaw_left(core)
-    _start_by_policy(core)
+    boot.start_by_policy(core)
 
 
 async def _recover_streams(core: Core, container: Container) -> None:
@@ -193,21 +193,6 @@ def _sweep_blocking(core: Core, garbage: Mapping[str, Sequence[str]], running: s
         for name in os.listdir(directory):
             if name not in kept:
                 shutil.rmtree(directory / name, ignore_errors=True)
-
-
-def _start_by_policy(core: Core) -> None:
-    for container in core.index:
-        state, policy = container.state, container.definition.host.restart_policy
-        if container.run is not None or container.restarter is not None:
-            continue
-        was_cut = state.status == "restarting" or (
-            bool(state.started_ns) and not state.stopped_by_user and policy.name == "unless-stopped"
-        )
-        if was_cut or (policy.name == "always" and state.started_ns):
-            container.set_state(status="restarting")
-            container.restarter = core.spawn(
-                exits.restart_later(core, container), f"the restart of {container.id[:12]}"
-            )
 
 
 async def after_monitor(core: Core) -> None:
