@@ -51,6 +51,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "logout": ("login", "[SERVER]", "Sign out of a registry"),
     "completion": ("completion", "bash|zsh|fish", "Write a script that completes commands in a shell"),
     "daemon": ("daemon", "[OPTIONS]", "Run the engine"),
+    "registry": ("registry", "serve|collect [OPTIONS]", "Run a registry of images"),
     "container inspect": ("inspect", f"[OPTIONS] {_C}", "Show everything known about containers"),
     "container prune": ("prune", "[OPTIONS]", "Remove all stopped containers"),
     "image inspect": ("inspect", "[OPTIONS] IMAGE [IMAGE...]", "Show everything known about images"),
