@@ -14,6 +14,7 @@ from wherry import errors
 from wherry.api import (
     alteration,
     archive,
+    build,
     commit,
     containers,
     execs,
@@ -48,6 +49,7 @@ _MODULES = (
     system,
     containers,
     alteration,
+    build,
     commit,
     streams,
     stats,

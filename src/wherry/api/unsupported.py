@@ -8,7 +8,7 @@ from wherry.api.router import Route
 from wherry.errors import Unavailable, Unimplemented
 
 _NOT_YET = {
-    "images cannot be built yet": ("POST /build", "POST /build/cancel", "POST /session", "POST /grpc"),
+    "BuildKit's protocols are not spoken yet": ("POST /session", "POST /grpc"),
     "registries cannot be searched, asked or pushed to yet": (
         "GET /images/search",
         "POST /images/{name:.*}/push",
@@ -66,10 +66,6 @@ async def _no_plugins(call: Call) -> Answer:
     return reply_json([])
 
 
-async def _no_build_cache(call: Call) -> Answer:
-    return reply_json({"CachesDeleted": None, "SpaceReclaimed": 0})
-
-
 def _route(line: str, handler: Callable[[Call], Awaitable[Answer]]) -> Route:
     method, _, pattern = line.partition(" ")
     return Route(method, pattern, handler)
@@ -79,5 +75,4 @@ ROUTES = [
     *(_route(line, _refuse(message)) for message, lines in _NOT_YET.items() for line in lines),
     *(_route(line, _no_manager) for line in _OF_A_MANAGER),
     Route("GET", "/plugins", _no_plugins),
-    Route("POST", "/build/prune", _no_build_cache),
 ]

@@ -104,7 +104,7 @@ def _rule(text: str) -> Pattern:
         raise InvalidArgument('illegal exclusion pattern: "!"', object=text)
     body = _clean(body)
     check_glob(body)
-    return Pattern(body, exception, _matcher(body))
+    return Pattern(body, exception, glob_matcher(body))
 
 
 def _clean(pattern: str) -> str:
@@ -114,7 +114,7 @@ def _clean(pattern: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _matcher(pattern: str) -> Callable[[str], bool]:
+def glob_matcher(pattern: str) -> Callable[[str], bool]:
     tokens, special = _tokens(pattern)
     if not special:
         return pattern.__eq__

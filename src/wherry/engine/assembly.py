@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from wherry.content import ContentStore
+from wherry.engine.builds import Builds
 from wherry.engine.config import DaemonConfig
 from wherry.engine.parts import Exit, Logger, Monitor, Parts
 from wherry.errors import Unavailable
@@ -85,4 +86,5 @@ def assemble(config: DaemonConfig) -> Parts:
         sweep=sweeper.discard,
         clear=clear,
         close=close,
+        builder=Builds,
     )

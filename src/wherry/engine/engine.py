@@ -32,6 +32,7 @@ class Engine:
         self.images: Any = core.parts.images
         self.volumes: Any = core.parts.volumes
         self.networks: Any = core.parts.networks
+        self.builds: Any = None
         self.store = core.store
 
     @classmethod
@@ -55,6 +56,8 @@ class Engine:
             core.parts, self._on_exit, core.whole_logs.add, self._after_monitor, self._after_logger
         )
         await core.backends.open()
+        if core.parts.builder is not None:
+            self.builds = core.parts.builder(core)
         reconcile.load(core)
         await reconcile.reconcile(core)
 

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from wherry.content import Collected, ContentStore, collect
 from wherry.errors import InvalidArgument
 from wherry.images.auth import RegistryAuth
+from wherry.images.build_result import BuildResults, BuildSnapshots
 from wherry.images.check import check
 from wherry.images.commit import Commitment, Committer, WriteLayer
 from wherry.images.endpoints import RegistryConfig
@@ -54,6 +55,7 @@ class Images:
         self._committer = Committer(self._records, self._layers, content)
         self.registries: RegistryConfig = registries or RegistryConfig()
         self._puller = Puller(self._records, self._layers, content, self.registries, retry_seconds=retry_seconds)
+        self.built = BuildResults(self._records, self._layers, content, cast(BuildSnapshots, snapshots))
         self._scratch = data_root / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
         # Safe before the engine is up: the snapshotter itself knows on which layers containers stand.
@@ -161,7 +163,7 @@ class Images:
 
     def save(self, names: Sequence[str], out: BinaryIO) -> None:
         """Images as an archive `load` and `docker load` read. NotFound before anything is written."""
-        Saver(self._records, self._content).save(names, out)
+        Saver(self._records, self._content, self.built.complete).save(names, out)
 
     def bootstrap(self, reference: str, progress: Progress) -> Image:
         """Make a base image from a distribution's own packages: see wherry.images.bootstrap. Takes up to minutes."""

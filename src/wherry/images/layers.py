@@ -75,6 +75,8 @@ class Layers:
         self._guard = RLock()
         self._pinned: Counter[ChainID] = Counter()
         self._unpacking: dict[ChainID, Lock] = {}
+        self.keepers: list[Callable[[ChainID], bool]] = []
+        """Who else keeps layers, beside images and containers: the build cache."""
         self.waiting = True
         """Whether there may be layers that only a container still keeps: at start, and when a removal leaves some."""
 
@@ -113,6 +115,10 @@ class Layers:
                 with decompressed(packed, limit=self.space(), name=f"layer {blob}", on_read=on_read) as tar:
                     self._snapshots.apply(parent, diff_id, tar)
 
+    def note(self, chain: ChainID) -> None:
+        """Before a layer is made: a restart that finds it unrecorded removes it."""
+        self._store.write(Put(_PROVISIONAL + chain, b"{}"))
+
     def sizes(self, chains: Sequence[ChainID]) -> list[int]:
         return [self._snapshots.layer_size(chain) for chain in chains]
 
@@ -146,7 +152,7 @@ class Layers:
         gone: list[tuple[ChainID, int]] = []
         for chain in reversed(chains):
             with self._guard:
-                if needed(chain):
+                if needed(chain) or self._kept(chain):
                     break
                 if not self._snapshots.has(chain):
                     continue
@@ -176,7 +182,7 @@ class Layers:
                     if self._pinned[chain]:
                         left.remove(chain)
                         continue
-                    if not needed(chain) and self._snapshots.has(chain):
+                    if not needed(chain) and not self._kept(chain) and self._snapshots.has(chain):
                         try:
                             self._snapshots.remove_layer(chain)
                         except Conflict:
@@ -187,6 +193,9 @@ class Layers:
                 progress = True
         self.waiting = bool(left)
         return removed
+
+    def _kept(self, chain: ChainID) -> bool:
+        return any(keeps(chain) for keeps in self.keepers)
 
     def space(self) -> int:
         """How large a layer may become: what the disk has, less a reserve for everybody else."""

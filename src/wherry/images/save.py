@@ -7,7 +7,7 @@ tells compressed layers apart by their content.
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 from wherry.content import ContentStore
@@ -31,9 +31,13 @@ from wherry.spec.reference import Reference, parse_reference
 class Saver:
     """Saves images."""
 
-    def __init__(self, records: Records, content: ContentStore) -> None:
+    def __init__(
+        self, records: Records, content: ContentStore, complete: Callable[[Image], None] = lambda image: None
+    ) -> None:
+        """`complete` writes blobs of an image that are not there yet."""
         self._records = records
         self._content = content
+        self._complete = complete
 
     def save(self, names: Sequence[str], out: BinaryIO) -> None:
         """Write the images with the names they are asked for by; one asked for by id has none in the archive."""
@@ -44,6 +48,8 @@ class Saver:
                 if reference and reference not in found:
                     found.append(reference)
         images = [(self._records.find(id), references) for id, references in wanted.items()]
+        for image, _ in images:
+            self._complete(image)
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             self._write(tar, images)
 

@@ -109,6 +109,33 @@ class Layers:
         self.janitor.settle()
         return layer.chain
 
+    def adopt(self, parent: ChainID | None, diff_id: DiffID, size: int, tree: str) -> ChainID:
+        """Make the directory `tree`, on the same file system and in a layer's own form, the layer that `diff_id` names.
+
+        The caller vouches for the digest. There already: `tree` stays where it is.
+        """
+        chain = ChainID(sha256(f"{parent} {diff_id}".encode())) if parent else ChainID(diff_id)
+        with self._lock:
+            making = self._making[chain]
+        with making:
+            if chain in self._found:
+                return chain
+            if parent is not None:
+                self.get(parent)
+            name = _base36(next(self._numbers))
+            incoming = self._incoming / name
+            incoming.mkdir(mode=0o700)
+            try:
+                os.rename(tree, incoming / "diff")
+                self._publish(incoming, Layer(name, chain, parent, diff_id, size, ""))
+            except BaseException:
+                self.janitor.discard(incoming)
+                raise
+        with self._lock:
+            self._making.pop(chain, None)
+        self.janitor.settle()
+        return chain
+
     def remove(self, layer: Layer) -> None:
         del self._found[layer.chain]
         self._unflushed.discard(layer.name)
@@ -125,8 +152,11 @@ class Layers:
             raise InvalidArgument(
                 f"layer is {digest}, not {wanted.diff_id} as announced", object=wanted.diff_id, hint="pull it again"
             )
+        return self._publish(incoming, wanted._replace(size=result.size))
+
+    def _publish(self, incoming: Path, wanted: Layer) -> Layer:
         final = self._layers / wanted.name
-        layer = wanted._replace(size=result.size, path=str(final / "diff"))
+        layer = wanted._replace(path=str(final / "diff"))
         (incoming / "layer.json").write_text(json.dumps({k: getattr(layer, k) for k in _KEPT}))
         (incoming / _UNFLUSHED).write_text(self._boot)
         self._unflushed.add(layer.name)

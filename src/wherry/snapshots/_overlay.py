@@ -30,6 +30,7 @@ from wherry.snapshots._contract import Change
 from wherry.snapshots._layered import LayeredSnapshotter, Writable, opened
 from wherry.snapshots._layers import Layer
 from wherry.snapshots._stream import DigestingStream
+from wherry.spec.digest import ChainID, DiffID
 from wherry.spec.mount import Mount
 
 # OVL_MAX_STACK, fs/overlayfs/overlayfs.h.
@@ -91,6 +92,38 @@ class OverlaySnapshotter(LayeredSnapshotter):
         skip = {os.fsencode(path.lstrip("/")) for path in leave_out}
         with opened(f"{self._get(key).path}/upper") as upper:
             pack(upper, "/", out, PackOptions(name="", layer=True, skip=skip.__contains__, newest=newest))
+
+    def commit(self, key: str, diff_id: DiffID, size: int, *, parent: ChainID | None) -> ChainID:
+        """Make what was written to `key`, which nobody has mounted, a layer on `parent` without copying; `key` is gone.
+
+        `diff_id` is the digest of what `diff` writes, which the caller has just computed. `parent` is what it was
+        prepared on, or another layer for what was written without looking at the one below (COPY --link).
+        """
+        with self._lock:
+            writable = self._get(key)
+            chain = self._layers.adopt(parent, diff_id, size, f"{writable.path}/upper")
+        self.remove(key)
+        return chain
+
+    def pack_layer(self, chain: ChainID, out: Out) -> None:
+        """A layer as its tar stream: for one that was committed, the bytes `diff` wrote then."""
+        with opened(self._layers.get(chain).path) as layer:
+            pack(layer, "/", out, PackOptions(name="", layer=True))
+
+    def layer_paths(self, chain: ChainID | None) -> tuple[str, ...]:
+        """The directories a tree is made of, top first, as overlay's lower directories; of none, an empty one."""
+        if chain is None:
+            return (self._empty,)
+        return tuple(layer.path for layer in self._layers.lineage(chain))
+
+    @staticmethod
+    def open_layers(paths: tuple[str, ...], empty: str) -> int:
+        """A descriptor of the tree that `paths` show, mounted nowhere and read-only; closing it unmounts."""
+        return _view(*paths) if len(paths) > 1 else _view(*paths, empty)
+
+    def open_tree(self, chain: ChainID | None) -> int:
+        """A descriptor of a layer's whole tree, mounted nowhere and read-only; closing it unmounts."""
+        return self.open_layers(self.layer_paths(chain), self._empty)
 
     def _below(self, writable: Writable) -> tuple[str, ...]:
         if writable.layer is None:

@@ -26,6 +26,8 @@ class Words:
     raw_quotes: bool = False
     raw_escapes: bool = False
     keep_unset: bool = False
+    plain_quotes: bool = False
+    """Quotes are ordinary characters (here-documents)."""
     used: set[str] = field(default_factory=set)
     """The variables that were asked for and known."""
     unset: set[str] = field(default_factory=set)
@@ -65,7 +67,11 @@ class _Reader:
             if char == stop:
                 self._index += 1
                 return self._joined(out), True
-            if char == "'":
+            if char in "'\"" and self._options.plain_quotes:
+                self._index += 1
+                out.append(char)
+                self._add(char)
+            elif char == "'":
                 self._raw(out, self._single_quoted())
             elif char == '"':
                 self._raw(out, self._double_quoted())

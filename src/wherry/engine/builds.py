@@ -1,0 +1,130 @@
+"""Builds: from a request to an image, with the engine's own store, runtime and networks."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wherry.build.cache import BuildCache
+from wherry.build.cache_mounts import CacheMounts
+from wherry.build.dockerfile.parse import Dockerfile, parse
+from wherry.build.export import describe
+from wherry.build.fetch import Fetches
+from wherry.build.graph import ImageTree, Plan, walk
+from wherry.build.plan import Planner
+from wherry.build.progress import OnEvent
+from wherry.build.request import BuildRequest
+from wherry.build.solver import Solve, Solver, Sources
+from wherry.engine.build_steps import StepRunner
+from wherry.engine.core import Core
+from wherry.errors import InvalidArgument, NotFound
+from wherry.images.image import Image
+from wherry.spec.platform import Platform, preference
+from wherry.spec.reference import Reference, parse_reference
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A finished build: its image, and what was planned for it."""
+
+    image: Image
+    plan: Plan
+    cached: bool
+
+
+class BaseImages:
+    """The builder's ImageSource: what is here, else what can be pulled."""
+
+    def __init__(self, core: Core, auth: Any = None, progress: Any = None) -> None:
+        self._core, self._auth, self._progress = core, auth, progress or (lambda message: None)
+
+    async def image(self, reference: str, platform: Platform, *, pull: bool) -> Image:
+        images: Any = self._core.parts.images
+        if not pull:
+            try:
+                found: Image = images.resolve(reference)
+            except NotFound:
+                pass
+            else:
+                if preference(platform, found.platform) is not None:
+                    return found
+        parsed = parse_reference(reference)
+        auth = self._auth(parsed) if self._auth is not None else None
+        pulled: Image = await images.pull(str(parsed.tagged()), platform, auth, self._progress)
+        return pulled
+
+
+class Builds:
+    """Every build of the daemon."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        root = core.config.data_root / "build"
+        parts: Any = core.parts
+        self.caches = CacheMounts(root / "caches")
+        self.cache = BuildCache(parts.store, parts.images.built, parts.snapshots)
+        runner = StepRunner(core, self.caches, root / "scratch")
+        self.solver = Solver(parts.snapshots, parts.images.built, self.cache, runner, Fetches(root / "fetched"))
+        self.contexts = root / "contexts"
+        self.running: dict[str, asyncio.Task[Any]] = {}
+
+    def base_images(self, auth: Any = None, progress: Any = None) -> BaseImages:
+        """Where FROM finds images. `auth`: from a Reference to credentials or None; `progress`: of pulls."""
+        return BaseImages(self._core, auth, progress)
+
+    async def build(
+        self,
+        request: BuildRequest,
+        sources: Sources,
+        emit: OnEvent,
+        *,
+        names: Sequence[str] = (),
+        base_images: BaseImages | None = None,
+        dockerfile: Dockerfile | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
+    ) -> BuildResult:
+        """Build and record an image with `names`. Whatever fails leaves finished steps in the cache, and no more."""
+        references = [_name(name) for name in names]
+        parsed = dockerfile if dockerfile is not None else parse(request.dockerfile)
+        plan = await Planner(request, parsed, base_images or BaseImages(self._core)).plan()
+        if on_plan is not None:
+            on_plan(plan)
+        with Solve(self.solver, sources, emit) as solve:
+            await solve.run(plan.result)
+            return await asyncio.to_thread(self._export, plan, solve, references, request)
+
+    def _export(self, plan: Plan, solve: Solve, names: Sequence[Reference], request: BuildRequest) -> BuildResult:
+        images: Any = self._core.parts.images
+        base = next((node.operation for node in walk(plan.result) if _is_base(plan, node)), None)
+        below: Image | None = None
+        if isinstance(base, ImageTree) and base.chain is not None:
+            below = images.resolve(base.image) if base.image else None
+        layers = below.sources if below is not None else ()
+        records = [solve.record_of(step.node) for step in plan.steps if step.node is not None]
+        epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
+        now = int(epoch) * 10**9 if epoch.isdigit() else None
+        config = describe(
+            plan, [layer.diff_id for layer in layers], solve.record_of, now or time.time_ns(), fixed=now is not None
+        )
+        built = [record.built for record in records if record is not None]
+        image = images.built.put(config, layers, built, names)
+        self._core.events.emit(
+            "image", "build" if not names else "tag", image.id, {"name": str(names[0]) if names else image.id}
+        )
+        return BuildResult(image, plan, all(record is None or record.uses > 0 for record in records))
+
+
+def _is_base(plan: Plan, node: Any) -> bool:
+    """Whether a node is what the target's chain of steps stands on."""
+    current = plan.result
+    while current.inputs:
+        current = current.inputs[0]
+    return node is current
+
+
+def _name(text: str) -> Reference:
+    parsed = parse_reference(text)
+    if parsed.digest:
+        raise InvalidArgument("invalid tag: a digest cannot be given to what is built", object=text)
+    return parsed.tagged()
