@@ -3,6 +3,7 @@
 from wherry.archive._blocks import Readable
 from wherry.archive._copy import copy_tree
 from wherry.archive._entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
+from wherry.archive._ids import Ids
 from wherry.archive._options import UnpackOptions, UnpackResult, Whiteouts
 from wherry.archive._pack import PackOptions, pack
 from wherry.archive._path import PathStat, read_file, stat
@@ -19,6 +20,7 @@ __all__ = [
     "SYMLINK",
     "Directory",
     "Entry",
+    "Ids",
     "PackOptions",
     "PathStat",
     "Readable",

@@ -4,6 +4,7 @@ import errno
 import os
 
 from wherry.archive._entry import Entry, show
+from wherry.archive._ids import Ids
 from wherry.errors import InvalidArgument
 from wherry.kernel.paths import fd_path
 
@@ -17,16 +18,14 @@ _NOBODY = (1 << 32) - 1
 class Attributes:
     """Sets attributes as the archive says, or the given owner; remembers which extended ones could not be set."""
 
-    def __init__(self, owner: tuple[int, int] | None) -> None:
+    def __init__(self, owner: tuple[int, int] | None, ids: Ids | None = None) -> None:
         self._owner = owner
+        self._ids = ids
         self.skipped: set[str] = set()
 
     def set(self, fd: int, entry: Entry) -> None:
         """All but times, on a descriptor opened for use. Owner first: chown drops set-id bits and capabilities."""
-        uid, gid = self._owner or (entry.uid, entry.gid)
-        if uid >= _NOBODY or gid >= _NOBODY:
-            raise _bad_owner(entry)
-        os.fchown(fd, uid, gid)
+        os.fchown(fd, *self._owner_of(entry))
         if entry.xattrs is not None:
             self._set_xattrs(fd, entry)
         os.fchmod(fd, entry.mode)
@@ -52,10 +51,13 @@ class Attributes:
             os.close(fd)
 
     def _chown(self, directory: int, name: bytes, entry: Entry) -> None:
+        os.chown(name, *self._owner_of(entry), dir_fd=directory, follow_symlinks=False)
+
+    def _owner_of(self, entry: Entry) -> tuple[int, int]:
         uid, gid = self._owner or (entry.uid, entry.gid)
         if uid >= _NOBODY or gid >= _NOBODY:
             raise _bad_owner(entry)
-        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+        return (uid, gid) if self._ids is None else self._ids.outside(uid, gid)
 
     def _set_xattrs(self, target: int | str | bytes, entry: Entry) -> None:
         follow = not isinstance(target, bytes)
@@ -63,6 +65,8 @@ class Attributes:
             if name.startswith(_STEERING):
                 self.skipped.add(os.fsdecode(name))
                 continue
+            if self._ids is not None:
+                value = self._ids.xattr_outside(name, value)
             try:
                 if follow:
                     os.setxattr(target, name, value)

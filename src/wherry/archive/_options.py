@@ -4,6 +4,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from wherry.archive._ids import Ids
+
 
 class Whiteouts(enum.Enum):
     """What ``.wh.`` names mean (OCI image-spec, layer.md#whiteouts)."""
@@ -20,6 +22,7 @@ class Whiteouts(enum.Enum):
 class UnpackOptions:
     """`path`: the destination inside the root, an existing directory.
     `owner`: (uid, gid) for everything unpacked, instead of what the archive says.
+    `ids`: the root is seen through a user namespace with these ids; the archive's owners are those in it.
     `no_overwrite_dir_non_dir`: docker's parameter: a directory is not replaced by something else, nor the reverse.
     `lowers`: paths of this host, trusted, of the layers below, top first: a directory the layer implies without listing
     it takes owner, mode and times from there.
@@ -29,6 +32,7 @@ class UnpackOptions:
     path: str = "/"
     whiteouts: Whiteouts = Whiteouts.PLAIN
     owner: tuple[int, int] | None = None
+    ids: Ids | None = None
     no_overwrite_dir_non_dir: bool = False
     lowers: Sequence[str] = field(default=())
     max_entries: int = 10_000_000

@@ -19,6 +19,7 @@ from wherry.archive._entry import (
     SYMLINK,
     Entry,
 )
+from wherry.archive._ids import Ids
 from wherry.archive._path import opened
 from wherry.archive._sparse import data_map, table
 from wherry.archive._walk import walk
@@ -49,6 +50,7 @@ class PackOptions:
     `skip`: whether to leave out the entry of that path (relative, without slashes at its ends); what is in a directory
     is asked for by itself.
     `deleted`: paths to be written as ``.wh.`` files, for a tree that has no marks of its own.
+    `ids`: the root is seen through a user namespace with these ids; the archive's owners are those in it.
     `newest`: the latest time written, in nanoseconds since 1970; what is newer gets that.
     """
 
@@ -59,6 +61,7 @@ class PackOptions:
     skip: Callable[[bytes], bool] | None = None
     deleted: Sequence[bytes] = ()
     newest: int | None = None
+    ids: Ids | None = None
 
 
 def pack(root: int, path: str, out: Writable, options: PackOptions | None = None) -> None:
@@ -93,7 +96,7 @@ class _Packer:
         if entry is None:
             return
         # Where xattr calls find it: magic links of links are not followed by them.
-        entry.xattrs = None if entry.kind == SYMLINK else _xattrs(fd_path(handle))
+        entry.xattrs = None if entry.kind == SYMLINK else self._xattrs(fd_path(handle))
         if entry.kind == SYMLINK:
             entry.link = os.readlink(b"", dir_fd=handle)
         self._add(entry, handle)
@@ -146,8 +149,12 @@ class _Packer:
     def _directory(self, path: bytes, fd: int) -> None:
         entry = self._entry(path, os.fstat(fd))
         if entry is not None:
-            entry.xattrs = _xattrs(fd_path(fd))
+            entry.xattrs = self._xattrs(fd_path(fd))
             self._out.header(entry)
+
+    def _xattrs(self, path: str) -> dict[bytes, bytes] | None:
+        found, ids = _xattrs(path), self._options.ids
+        return found and {name: ids.xattr_inside(name, value) for name, value in found.items()} if ids else found
 
     def _add(self, entry: Entry, handle: int) -> None:
         out = self._out
@@ -206,7 +213,8 @@ class _Packer:
             return None
         entry = _blank(path, kind)
         entry.mode = stat.S_IMODE(status.st_mode)
-        entry.uid, entry.gid = status.st_uid, status.st_gid
+        ids = self._options.ids
+        entry.uid, entry.gid = ids.inside(status.st_uid, status.st_gid) if ids else (status.st_uid, status.st_gid)
         entry.mtime = status.st_mtime_ns
         if not self._options.nanoseconds:
             entry.mtime -= entry.mtime % 1_000_000_000

@@ -61,7 +61,7 @@ class _Unpacker:
     def __init__(self, reader: TarReader, root: int, options: UnpackOptions) -> None:
         self._reader = reader
         self._options = options
-        self._attributes = Attributes(options.owner)
+        self._attributes = Attributes(options.owner, options.ids)
         # Docker copies into a directory without leaving it; into the whole root, links mean what they mean there.
         self._destination, beneath = _destination(root, options.path)
         self._directories = Directories(self._destination, self._adopt, beneath=beneath)

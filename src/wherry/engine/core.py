@@ -15,6 +15,7 @@ from wherry.engine.index import Index
 from wherry.engine.ledger import Ledger
 from wherry.engine.parts import Parts
 from wherry.engine.records import definition_key, dump, state_key
+from wherry.engine.userns import load_remap
 from wherry.engine.users import Accounts
 from wherry.state import Change, Put
 
@@ -38,6 +39,7 @@ class Core:
         self.events = Events()
         self.ledger = Ledger()
         self.cdi = Registry(config.cdi_spec_dirs)
+        self.remap = load_remap(config.userns_remap)
         self.closing = False
         # Until everything found at the start has been dealt with, nothing is started anew.
         self.serving = False

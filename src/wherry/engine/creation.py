@@ -22,6 +22,7 @@ from wherry.engine.ports import expand_ports, port_requests
 from wherry.engine.records import Definition, MountPoint, State, definition_key, dump, state_key
 from wherry.engine.runtimes import check_runtime
 from wherry.engine.security import capabilities, confinement_warnings, parse_security_options
+from wherry.engine.userns import check_remapped
 from wherry.engine.validation import check_config, check_host
 from wherry.errors import InvalidArgument, NotFound, WherryError
 from wherry.images.image import Image
@@ -57,6 +58,7 @@ async def create(
     check_host(config, host, networking)
     check_runtime(core.config, host.runtime)
     check_details(config, host)
+    check_remapped(host, core.remap)
     image = _find_image(core, config, platform)
     own_volumes = image_volumes(image.config.config.volumes if image else None)
     config = merge(config, image, warnings)

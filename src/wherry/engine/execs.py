@@ -17,7 +17,9 @@ from wherry.engine.exec_streams import ExecStream, FailedStream, PipeStream
 from wherry.engine.lifecycle import not_running
 from wherry.engine.oci_spec import capability_sets, environment, rlimits, user_document
 from wherry.engine.parts import Exit, Stdio
+from wherry.engine.remapped import own_streams
 from wherry.engine.security import apparmor_profile, capabilities, parse_security_options, supported_capabilities
+from wherry.engine.userns import remap_of
 from wherry.engine.users import Identity
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, WherryError
 from wherry.spec.docker import ExecConfig
@@ -71,25 +73,29 @@ class Execs:
     async def start(
         self, id: str, *, detach: bool = False, tty: bool = False, console_size: tuple[int, int] | None = None
     ) -> ExecStream | None:
-        """Run it; None when detached. `console_size`: (height, width). `tty` of the request must be create's."""
+        """Run it; None when detached. `console_size`: (height, width). With `tty` its output comes raw, else in frames:
+        docker goes by the start's word here, whatever the exec was created with.
+        """
         noted = self._find(id)
         if noted.started:
             raise Conflict(f"Error: Exec command {id} has already run", object=id)
         _check_running(noted.container, noted.container.id)
         noted.started = True
         try:
-            stream = await self._run(noted, detach=detach, console_size=console_size)
+            stream = await self._run(noted, detach=detach, raw=tty, console_size=console_size)
         except WherryError as error:
             noted.exit_code = _exit_code(error)
             self._end(noted)
             if detach:
                 raise _worded(error) from None
             # docker has taken the connection over by now, so the failure goes where the output would have gone.
-            return FailedStream(noted.tty, f"{_worded(error).message}\r\n".encode(), noted.exit_code)
+            return FailedStream(tty, f"{_worded(error).message}\r\n".encode(), noted.exit_code)
         self._emit(noted, "exec_start: " + " ".join(noted.config.cmd or ()))
         return stream
 
-    async def _run(self, noted: _Exec, *, detach: bool, console_size: tuple[int, int] | None) -> PipeStream | None:
+    async def _run(
+        self, noted: _Exec, *, detach: bool, raw: bool, console_size: tuple[int, int] | None
+    ) -> PipeStream | None:
         config, monitor = noted.config, await self._core.backends.monitor()
         identity = await self._identify(noted)
         process = self._process(noted, identity, console_size)
@@ -101,6 +107,9 @@ class Execs:
                     read, write = os.pipe()
                     ours[index], theirs[index] = (write, read) if index == 0 else (read, write)
         stream = None
+        remap = remap_of(noted.container.definition.host, self._core.remap)
+        if remap is not None:
+            own_streams(Stdio(*theirs), remap.host_uid(identity.uid))
         try:
             started = await monitor.exec(noted.container.id, noted.id, process, Stdio(*theirs))
         except BaseException:
@@ -116,7 +125,7 @@ class Execs:
             if noted.tty:
                 console = os.dup(noted.console)
                 ours = [os.dup(console) if config.attach_stdin else None, console, None]
-            stream = PipeStream(ours, noted.tty, noted.ended)
+            stream = PipeStream(ours, raw, noted.ended)
             noted.stream = stream
         elif noted.tty:
             # Somebody must read what a detached terminal prints, or its process would stop at a full buffer.

@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 from wherry import archive
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.threads import in_own_thread
+from wherry.engine.userns import remap_of
 from wherry.engine.users import identify, read_accounts
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, WherryError
 from wherry.images.compression import decompressed
@@ -45,14 +47,24 @@ class PathStat(NamedTuple):
 @contextmanager
 def opened_root(core: Core, container: Container, *, writable: bool = False) -> Iterator[int]:
     """In a thread: a descriptor of its root, for as long as the block lasts."""
-    fd = _open_root(core, container, writable)
-    try:
+    with _opened(core, container, writable) as (fd, _):
         yield fd
+
+
+@contextmanager
+def _opened(core: Core, container: Container, writable: bool) -> Iterator[tuple[int, archive.Ids | None]]:
+    """Its root, and the ids by which owners in it are seen: a snapshot's are the container's own."""
+    fd = _open_running(container)
+    remap = None if fd is None else remap_of(container.definition.host, core.remap)
+    if fd is None:
+        fd = core.parts.snapshots.open_root(container.id, writable=writable)
+    try:
+        yield fd, None if remap is None else archive.Ids(remap.uids, remap.gids)
     finally:
         os.close(fd)
 
 
-def _open_root(core: Core, container: Container, writable: bool) -> int:
+def _open_running(container: Container) -> int | None:
     state = container.state
     if state.pid and state.status in ("running", "paused"):
         try:
@@ -64,7 +76,7 @@ def _open_root(core: Core, container: Container, writable: bool) -> int:
             if processes.start_time(state.pid) == state.process_start:
                 return fd
             os.close(fd)
-    return core.parts.snapshots.open_root(container.id, writable=writable)
+    return None
 
 
 async def stat(core: Core, container: Container, path: str) -> PathStat:
@@ -105,8 +117,8 @@ def _pack(core: Core, container: Container, path: str, options: archive.PackOpti
 
     def work() -> None:
         try:
-            with open(write, "wb", buffering=1 << 18) as out, opened_root(core, container) as root:
-                archive.pack(root, path, out, options)
+            with open(write, "wb", buffering=1 << 18) as out, _opened(core, container, False) as (root, ids):
+                archive.pack(root, path, out, replace(options or archive.PackOptions(), ids=ids) if ids else options)
         except BrokenPipeError:
             pass
         except (WherryError, OSError) as error:
@@ -139,7 +151,7 @@ def _in_writable_mount(container: Container, path: str) -> bool:
 
 
 def _put(core: Core, container: Container, path: str, tar: BinaryIO, no_overwrite: bool, as_user: bool) -> None:
-    with opened_root(core, container, writable=True) as root:
+    with _opened(core, container, True) as (root, ids):
         try:
             fd = paths.open_in_root(root, path)
         except (FileNotFoundError, NotADirectoryError):
@@ -153,7 +165,7 @@ def _put(core: Core, container: Container, path: str, tar: BinaryIO, no_overwrit
         if as_user and container.definition.config.user:
             found = identify(container.definition.config.user, (), read_accounts(root))
             owner = (found.uid, found.gid)
-        options = archive.UnpackOptions(path=path, owner=owner, no_overwrite_dir_non_dir=no_overwrite)
+        options = archive.UnpackOptions(path=path, owner=owner, ids=ids, no_overwrite_dir_non_dir=no_overwrite)
         with decompressed(tar, limit=_MAX_UNPACKED, name="the archive") as plain:
             archive.unpack(plain, root, options)
 

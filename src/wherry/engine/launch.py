@@ -10,17 +10,20 @@ import shutil
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from wherry.engine import apparmor, attachments, device_requests, files, shared_memory
+from wherry.engine import apparmor, attachments, device_requests, files, remapped, shared_memory
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container, Run
+from wherry.engine.copies import finish_copies
 from wherry.engine.core import Core
 from wherry.engine.hostfiles import write_hostname, write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.output import log_target
 from wherry.engine.parts import Started, Stdio
 from wherry.engine.security import apparmor_profile, parse_security_options
+from wherry.engine.userns import remap_of
 from wherry.engine.users import Identity, identify, read_accounts
 from wherry.errors import (
     Conflict,
@@ -61,6 +64,8 @@ async def start(core: Core, container: Container, *, by_policy: bool = False) ->
     """Run it; the caller holds its lock and has seen that it does not run. Raises as docker words it."""
     if container.release is not None:
         await container.release
+    if container.copies:
+        await finish_copies(container)
     before = container.state
     run = container.run = Run()
     restarts = before.restart_count if by_policy else 0
@@ -101,7 +106,8 @@ async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:
     _make_pipes(container, pipes)
     target = log_target(core, container)
     core.whole_logs.discard(container.id)
-    steps = [_prepare_and_connect(core, container, inputs)]
+    late = remapped.connects_late(core, definition.host)
+    steps = [_prepare_and_connect(core, container, inputs, pipes.theirs, late=late)]
     if not definition.config.tty:
         steps.append(logger.open(container.id, target, pipes.ours))
     await _all(*steps)
@@ -109,7 +115,15 @@ async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:
     run = container.run
     assert run is not None
     run.keep(_lasting(container, pipes.ours))
-    started = await monitor.run(container.id, core.bundle(container.id), rootfs, pipes.theirs, run.kept.held())
+    if inputs.remap is not None:
+        rootfs = remapped.map_layers(rootfs)
+    arguments = (container.id, core.bundle(container.id), rootfs, pipes.theirs, run.kept.held())
+    if late:
+        requests = attachments.requests(definition)
+        connect = partial(_connect_blocking, core, container, requests)
+        started = await remapped.run(monitor, *arguments, connect)
+    else:
+        started = await monitor.run(*arguments)
     if definition.config.tty:
         await _open_console(core, container, started, target)
     elif core.backends.current_logger is not logger:
@@ -171,9 +185,12 @@ def _joined(core: Core, container: Container) -> Inputs:
     host = definition.host
     namespaces: dict[str, str] = {}
     shm = str(shared_memory.directory(core.config, container.id)) if host.ipc_mode == "shareable" else None
+    remap = remap_of(host, core.remap)
+    joined: list[Container] = []
     for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode)):
         if mode.startswith("container:"):
             other = _running(core, mode, f"joining {kind.upper()} namespace of container")
+            joined.append(other)
             if kind == "ipc":
                 shm = _shared_memory_of(core, other)
             namespaces[kind] = f"/proc/{other.state.pid}/ns/{kind}"
@@ -184,6 +201,7 @@ def _joined(core: Core, container: Container) -> Inputs:
         files_of = _running(core, host.network_mode, "joining network namespace of container")
         if files_of.definition.host.network_mode != "host":
             namespaces["network"] = f"/proc/{files_of.state.pid}/ns/net"
+            joined.append(files_of)
     directory = core.directory(files_of.id)
     files = {f"/etc/{name}": str(directory / name) for name in ("resolv.conf", "hostname", "hosts")}
     hostname = files_of.definition.config.hostname or os.uname().nodename
@@ -197,6 +215,13 @@ def _joined(core: Core, container: Container) -> Inputs:
         default_ulimits=core.config.default_ulimits,
         default_shm_size=core.config.default_shm_size,
         init=has_init(host, core.config),
+        remap=remap,
+        user_namespace=remapped.joined_namespace(
+            remap,
+            [(c.id, c.state.pid, remap_of(c.definition.host, core.remap) is not None) for c in joined],
+        )
+        if core.remap
+        else "",
     )
 
 
@@ -223,14 +248,14 @@ def _shared_memory_of(core: Core, other: Container) -> str:
     return str(shared_memory.directory(core.config, other.id))
 
 
-async def _prepare_and_connect(core: Core, container: Container, inputs: Inputs) -> None:
+async def _prepare_and_connect(core: Core, container: Container, inputs: Inputs, theirs: Stdio, *, late: bool) -> None:
     # One after the other in one thread: both are short system calls in great number, and two threads that make such
     # spend more time handing the interpreter's lock to each other than the calls take.
-    connects = not container.definition.host.network_mode.startswith("container:")
+    connects = not late and not container.definition.host.network_mode.startswith("container:")
     requests = attachments.requests(container.definition) if connects else None
 
     def work() -> None:
-        _prepare(core, container, inputs)
+        _prepare(core, container, inputs, theirs)
         if requests is not None:
             _connect_blocking(core, container, requests)
 
@@ -246,16 +271,19 @@ async def _prepare_and_connect(core: Core, container: Container, inputs: Inputs)
 
 
 def _connect_blocking(
-    core: Core, container: Container, requests: tuple[tuple[EndpointRequest, ...], tuple[PortRequest, ...]]
+    core: Core,
+    container: Container,
+    requests: tuple[tuple[EndpointRequest, ...], tuple[PortRequest, ...]],
+    given: str = "",
 ) -> None:
     """In a thread."""
-    endpoints = container.endpoints = tuple(core.parts.networks.connect_all(container.id, *requests))
+    endpoints = container.endpoints = tuple(core.parts.networks.connect_all(container.id, *requests, given))
     definition = container.definition
     gateway = attachments.host_gateway(core, definition)
     write_network_files(core.directory(container.id), definition, core.config, endpoints, gateway)
 
 
-def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
+def _prepare(core: Core, container: Container, inputs: Inputs, theirs: Stdio) -> None:
     """In a thread: the bundle, and the files that do not wait for the network."""
     definition = container.definition
     if not definition.host.network_mode.startswith("container:"):
@@ -269,6 +297,9 @@ def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
     mode = definition.host.network_mode
     if mode == "none":
         namespaces["network"] = ""  # a new one
+    elif remapped.connects_late(core, definition.host):
+        namespaces["network"] = ""
+        remapped.prepare_files(core.directory(container.id))
     elif mode != "host" and not mode.startswith("container:"):
         namespaces["network"] = str(core.config.exec_root / "netns" / container.id)
     if definition.host.ipc_mode == "shareable":
@@ -279,6 +310,8 @@ def _prepare(core: Core, container: Container, inputs: Inputs) -> None:
     if profile:
         apparmor.require(profile)
     identity = find_identity(core, container, definition.config.user)
+    if inputs.remap is not None:
+        remapped.own_streams(theirs, inputs.remap.host_uid(identity.uid))
     complete = replace(inputs, identity=identity, namespaces=namespaces, edits=edits)
     bundle = core.bundle(container.id)
     os.makedirs(bundle / "rootfs", mode=0o711, exist_ok=True)

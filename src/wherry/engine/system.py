@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import wherry
+from wherry.engine import apparmor
 from wherry.engine.core import Core
 from wherry.kernel.cgroups import layout
 from wherry.logs.options import DRIVERS
@@ -139,12 +140,19 @@ async def info(core: Core) -> dict[str, Any]:
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin", *([] if version1 else ["name=cgroupns"])],
+        "SecurityOptions": security_options(core.remap is not None, version1=version1),
         "FirewallBackend": {"Driver": "nftables"},
         "CDISpecDirs": [str(path) for path in core.cdi.directories],
         **({"DiscoveredDevices": devices} if devices else {}),
         "Warnings": list(config.warnings) or None,
     }
+
+
+def security_options(remapped: bool, *, version1: bool) -> list[str]:
+    """What keeps containers in, as docker names it."""
+    found = ["name=apparmor"] if apparmor.is_enabled() else []
+    found.append("name=seccomp,profile=builtin")
+    return found + (["name=userns"] if remapped else []) + ([] if version1 else ["name=cgroupns"])
 
 
 def _registries(core: Core) -> dict[str, Any]:

@@ -59,6 +59,7 @@ _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_SET_BINARY = 2
+_FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 
 
@@ -100,6 +101,11 @@ def fsconfig_string(context: int, key: str, value: str) -> None:
 def fsconfig_flag(context: int, key: str) -> None:
     """Set a parameter that takes no value."""
     _fsconfig(context, _FSCONFIG_SET_FLAG, key, None, 0)
+
+
+def fsconfig_fd(context: int, key: str, fd: int) -> None:
+    """Set a parameter to what a descriptor refers to (overlay's layers: Linux 6.13)."""
+    _fsconfig(context, _FSCONFIG_SET_FD, key, None, fd)
 
 
 def fsconfig_create(context: int) -> None:

@@ -37,6 +37,16 @@ def create(path: str, inside: Callable[[], T]) -> T:
     return _in_thread(make)
 
 
+def keep(path: str, source: str) -> None:
+    """Mount a namespace that there is, such as "/proc/PID/ns/net", on the new file `path`."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+    try:
+        mounts.mount(source, path, None, mounts.MS_BIND)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
 def enter(path: str, inside: Callable[[], T]) -> T:
     """The result of `inside`, called in the network namespace mounted on `path`."""
 

@@ -160,10 +160,13 @@ class Networks:
         return self.connect_all(sandbox, (request,), request.ports)[-1]
 
     def connect_all(
-        self, sandbox: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest] = ()
+        self, sandbox: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest] = (), given: str = ""
     ) -> tuple[Endpoint, ...]:
-        """Connect a sandbox to several networks, or, when one cannot be, to none; all that it then is connected to."""
-        found = self._parts().sandboxes.connect(sandbox, requests, ports)
+        """Connect a sandbox to several networks, or, when one cannot be, to none; all that it then is connected to.
+
+        `given`: "/proc/PID/ns/net" of a process whose network namespace it shall be (user namespaces own theirs).
+        """
+        found = self._parts().sandboxes.connect(sandbox, requests, ports, given)
         self._tell(sandbox)
         return found
 

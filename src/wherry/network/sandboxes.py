@@ -98,9 +98,12 @@ class Sandboxes:
         return [endpoint for endpoint in every if endpoint.network_id == network_id]
 
     def connect(
-        self, name: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest]
+        self, name: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest], given: str = ""
     ) -> tuple[Endpoint, ...]:
-        """Connect a sandbox, made when there is none, to every network asked for, or to none of them."""
+        """Connect a sandbox, made when there is none, to every network asked for, or to none of them.
+
+        `given`: the network namespace to be used, which belongs to a user namespace of its own.
+        """
         if not _SANDBOX.fullmatch(name):
             raise InvalidArgument(f"invalid sandbox name {name!r}", object=name)
         networks = [self._tools.catalog.find(request.network, _FAILED) for request in requests]
@@ -118,8 +121,10 @@ class Sandboxes:
                 entry.busy = True
         try:
             pairs = list(zip(networks, requests, strict=True))
-            found = self._build(name, entry, pairs) if is_new else self._extend(name, entry, pairs)
+            found = self._build(name, entry, pairs, given) if is_new else self._extend(name, entry, pairs)
         except BaseException as error:
+            if is_new and isinstance(error, WherryError) and not error.message.startswith(_FAILED):
+                error.message = _FAILED + error.message
             with self._lock:
                 entry.busy = False
                 if is_new:
@@ -202,7 +207,7 @@ class Sandboxes:
             entry.endpoints, entry.busy = found, False
 
     def _build(
-        self, name: str, entry: _Entry, pairs: Sequence[tuple[Network, EndpointRequest]]
+        self, name: str, entry: _Entry, pairs: Sequence[tuple[Network, EndpointRequest]], given: str
     ) -> tuple[Endpoint, ...]:
         plain = [(network, request) for network, request in pairs if not self._driver(network).sandboxed]
         if plain:
@@ -213,12 +218,13 @@ class Sandboxes:
             # Of nobody: whoever is connected is known here.
             netns.delete(str(path))
         with ExitStack() as undo:
-            made = self._tools.take() if pairs and self._driver(pairs[0][0]).name == "bridge" else None
+            warm = pairs and not given and self._driver(pairs[0][0]).name == "bridge"
+            made = self._tools.take() if warm else None
             if made is not None:
                 undo.callback(sandbox.discard, made)
                 box = Box(made.path, made.inside, made)
             else:
-                inside = sandbox.make(path)
+                inside = sandbox.take_over(path, given) if given else sandbox.make(path)
                 undo.callback(sandbox.delete, path)
                 undo.callback(inside.close)
                 box = Box(path, inside)
@@ -352,7 +358,7 @@ class Sandboxes:
         except WherryError as error:
             owner = gateways.ipv4 or gateways.ipv6 or endpoints[0]
             error.message = (
-                f"{_FAILED}driver failed programming external connectivity on endpoint "
+                f"driver failed programming external connectivity on endpoint "
                 f"{owner.name or owner.sandbox} ({owner.endpoint_id}): {error.message}"
             )
             raise
@@ -481,13 +487,15 @@ def check_request(request: EndpointRequest, network: Network) -> None:
             continue
         if address.version != version or address.is_unspecified or address.is_multicast:
             wrong.append(f"invalid IPv{version} address: {text}")
-        elif network.built_in:
+            continue
+        if network.built_in:
             wrong.append("user specified IP address is supported on user defined networks only")
         elif not network.own_subnets:
             wrong.append(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
             )
-        elif not any(address in subnet.network for subnet in network.of_version(version)):
+            continue
+        if not any(address in subnet.network for subnet in network.of_version(version)):
             wrong.append(f"no configured subnet or ip-range contain the IP address {text}")
     if wrong:
         wrong = list(dict.fromkeys(wrong))

@@ -15,7 +15,7 @@ from wherry.ipc import seqpacket
 from wherry.kernel import namespaces, processes, syscalls
 from wherry.runtime import child, transfer
 from wherry.runtime import hooks as hook_module
-from wherry.runtime.mount_plan import write_maps
+from wherry.runtime.idmap import write_maps
 from wherry.runtime.rootfs import require_null
 from wherry.runtime.scene import Scene
 from wherry.runtime.state import Process

@@ -7,9 +7,10 @@ import posixpath
 import stat
 
 from wherry.errors import InvalidArgument, Unimplemented
-from wherry.kernel import mounts, namespaces, syscalls
+from wherry.kernel import mounts
 from wherry.runtime import devices, mounting, options, rootfs
 from wherry.runtime import document as d
+from wherry.runtime.idmap import map_tree, with_mounter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,45 +38,16 @@ class Preparation(NamedTuple):
     def make(self, fds: list[int]) -> dict[str, int]:
         """Descriptors of the trees by the key under which the operation looks for them; all are put into `fds` too."""
         if isinstance(self.operation, rootfs.Root):
-            trees = self.operation.open_trees()
+            trees = self.operation.open_trees((self.uid_map, self.gid_map))
             fds += trees
             return {f"root{index}": tree for index, tree in enumerate(trees)}
         tree = self.operation.open_tree()
         fds.append(tree)
         if self.uid_map:
-            _idmap(tree, self.uid_map, self.gid_map, self.operation.options.idmap == "ridmap")
+            map_tree(tree, self.uid_map, self.gid_map, recursive=self.operation.options.idmap == "ridmap")
         # Out of the host's peer group: what is mounted inside must not come out.
         mounts.mount_setattr(tree, propagation=mounts.MS_SLAVE, recursive=True)
         return {self.key: tree}
-
-
-def _idmap(tree: int, uid_map: str, gid_map: str, recursive: bool) -> None:
-    """Attach ID mappings, through the user namespace of a process that lives only for that."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    pid = syscalls.clone(namespaces.CLONE_NEWUSER | 17)
-    if pid == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        write_maps(pid, uid_map, gid_map)
-        userns = namespaces.open_namespace(pid, "user")
-        mounts.mount_setattr(tree, set=mounts.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
-        os.close(userns)
-    finally:
-        os.close(writing)
-        os.close(reading)
-        os.waitpid(pid, 0)
-
-
-def write_maps(pid: int, uid_map: str, gid_map: str) -> None:
-    """Write both maps of a process's user namespace (user_namespaces(7))."""
-    for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
-        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
 
 
 def mount_operations(
@@ -90,7 +62,7 @@ def mount_operations(
     linux = d.mapping(config, "linux")
     process = d.mapping(config, "process")
     root = rootfs.Root(_root_path(config, bundle), tuple(layers), prepared)
-    preparations = [Preparation("", root)] if prepared else []
+    preparations = [Preparation("", root, *_own_maps(linux, layers))] if prepared else []
     shared = "shared" in d.string(linux, "rootfsPropagation")
     operations: list[Operation] = [rootfs.Isolate(shared and not prepared), root]
     frozen: list[Operation] = []
@@ -112,6 +84,18 @@ def mount_operations(
         if paths:
             operations.append(kind(tuple([_absolute(path, f"linux.{key}") for path in paths])))
     return operations, preparations
+
+
+def _own_maps(linux: Mapping[str, Any], layers: Sequence[Mount]) -> tuple[str, str]:
+    """The container's own mappings, for layers that are to be mapped."""
+    from wherry.runtime.plan import id_map
+
+    if not any("idmap" in layer.options for layer in layers):
+        return "", ""
+    maps = [id_map(d.items(linux, key, "linux."), key) for key in ("uidMappings", "gidMappings")]
+    if not all(maps):
+        raise InvalidArgument("layers to be mapped need linux.uidMappings and linux.gidMappings")
+    return maps[0], maps[1]
 
 
 def _root_path(config: Mapping[str, Any], bundle: str) -> str:
@@ -168,7 +152,8 @@ def _bind(
     from wherry.runtime.plan import id_map
 
     uid_maps, gid_maps = d.items(entry, "uidMappings", "mounts."), d.items(entry, "gidMappings", "mounts.")
-    if parsed.idmap and not uid_maps:
+    own = bool(parsed.idmap and not uid_maps)
+    if own:
         # Without mappings of its own the mount takes the container's (runtime-spec config.md#mounts, "idmap").
         uid_maps, gid_maps = d.items(linux, "uidMappings"), d.items(linux, "gidMappings")
         if not uid_maps:
@@ -178,7 +163,11 @@ def _bind(
     bind = mounting.Bind(source, target, parsed, prepared or bool(uid_maps))
     if not bind.prepared:
         return bind, None
-    return bind, Preparation(target, bind, id_map(uid_maps, "uidMappings"), id_map(gid_maps, "gidMappings"))
+    maps = id_map(uid_maps, "uidMappings"), id_map(gid_maps, "gidMappings")
+    if own:
+        # Whoever looks in from outside (docker cp) can make files there, too, and give them away.
+        maps = with_mounter(maps[0]), with_mounter(maps[1])
+    return bind, Preparation(target, bind, *maps)
 
 
 def _cgroup(target: str, parsed: options.Options, host: Host, new: frozenset[str]) -> Operation:

@@ -35,11 +35,26 @@ class Isolate(NamedTuple):
         mounts.mount(None, "/", None, mounts.MS_PRIVATE if self.shared else mounts.MS_SLAVE | mounts.MS_REC)
 
 
-def open_mount(mount: Mount) -> int:
-    """A detached mount for one `spec.mount.Mount`: a bind mount or a file system such as overlay."""
+def open_mount(mount: Mount, maps: tuple[str, str] = ("", "")) -> int:
+    """A detached mount for one `spec.mount.Mount`: a bind mount or a file system such as overlay.
+
+    `maps`: for one with the option "idmap", which for overlay maps its layers.
+    """
     parsed = mount_options.parse(mount.options)
+    if parsed.idmap and mount.type == "overlay":
+        from wherry.runtime.idmap import open_overlay
+
+        given = [option.partition("=") for option in parsed.data.split(",")]
+        places = {name: value for name, _, value in given if name in ("upperdir", "workdir")}
+        rest = ["".join(parts) for parts in given if parts[0] not in places]
+        upper, work = places.get("upperdir", ""), places.get("workdir", "")
+        return open_overlay(mount.lowerdirs, upper, work, rest, parsed.attributes.set, maps)
     if parsed.bind or mount.type == "bind":
         tree = mounts.open_tree(AT_FDCWD, mount.source, recursive=parsed.bind_recursive)
+        if parsed.idmap:
+            from wherry.runtime.idmap import map_tree
+
+            map_tree(tree, *maps)
         mounts.mount_setattr(tree, set=parsed.attributes.set, propagation=mounts.MS_PRIVATE)
         return tree
     context = mounts.fsopen(mount.type)
@@ -76,11 +91,11 @@ class Root(NamedTuple):
     def describe(self) -> str:
         return f"mount the root file system from {self.path}"
 
-    def open_trees(self) -> list[int]:
+    def open_trees(self, maps: tuple[str, str] = ("", "")) -> list[int]:
         """Detached mounts, in the order in which they are stacked."""
         if not self.layers:
             return [mounts.open_tree(AT_FDCWD, self.path, recursive=True)]
-        return [open_mount(layer) for layer in self.layers]
+        return [open_mount(layer, maps) for layer in self.layers]
 
     def apply(self, scene: Scene) -> None:
         trees = [scene.trees[f"root{i}"] for i in range(len(self.layers) or 1)] if self.prepared else self.open_trees()

@@ -247,7 +247,7 @@ class Networks:
         self._world.endpoints = {endpoint.sandbox: endpoint for endpoint in live}
 
     def connect_all(
-        self, sandbox: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest] = ()
+        self, sandbox: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest] = (), given: str = ""
     ) -> Sequence[Endpoint]:
         self._world.step()
         (request,) = requests
