@@ -95,6 +95,18 @@ def test_exec_detached_and_on_a_terminal(api: Api, image: str, name: str) -> Non
     assert api.get(f"/exec/{id.json['Id']}/json").json["ExitCode"] == 3
 
 
+@pytest.mark.parametrize("created", [True, False])
+def test_the_start_of_an_exec_says_whether_its_output_is_framed(api: Api, image: str, name: str, created: bool) -> None:
+    api.run(name, Image=image, Cmd=["sleep", "600"])
+    for start in (True, False):
+        config = {"Cmd": ["echo", "hi"], "Tty": created, "AttachStdout": True, "AttachStderr": True}
+        id = api.post(f"/containers/{name}/exec", config).json["Id"]
+        with api.hijack(f"/exec/{id}/start", b'{"Tty":%s}' % (b"true" if start else b"false")) as streams:
+            output = streams.rest()
+        output = output if start else unframe(output)["stdout"]
+        assert output == (b"hi\r\n" if created else b"hi\n")
+
+
 @pytest.mark.parametrize(("command", "code"), [("nosuch", 127), ("/etc/passwd", 126)])
 def test_exec_of_what_cannot_be_run(api: Api, image: str, name: str, command: str, code: int) -> None:
     api.run(name, Image=image, Cmd=["sleep", "1000"])

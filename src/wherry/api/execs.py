@@ -51,18 +51,17 @@ async def start(call: Call) -> Answer:
     found = await call.engine.execs.inspect(call.name)
     if found["Running"] or found["ExitCode"] is not None:
         raise Conflict(f"Error: Exec command {call.name} has already run", object=call.name)
-    tty = bool(found["ProcessConfig"]["tty"])
-    client = _ExecClient(connection_of(call.request), tty)
+    client = _ExecClient(connection_of(call.request), bool(found["ProcessConfig"]["tty"]))
     # Before the process runs, as docker does it: a client that reads the head with a buffer of its own would take the
     # first output for a part of it.
-    client.take_over(takeover_head(call, stream_type(call, tty)))
+    client.take_over(takeover_head(call, stream_type(call, config.tty)))
     try:
         process = await call.engine.execs.start(call.name, tty=config.tty, console_size=console)
         if process is not None:
             await client.serve(process)
     except WherryError as error:
         text = f"{error}\r\n".encode()
-        client.send(text if tty else frame(1, text))
+        client.send(text if config.tty else frame(1, text))
     client.finish()
     await client.closed
     return TakenOver()
