@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
 from benchmarks.life import health_rows, stats_rows
+from benchmarks.networks import network_rows
 from benchmarks.peer import Engine
 from benchmarks.runtime import print_table
 from benchmarks.stored import stored_rows
@@ -30,6 +31,7 @@ GROUPS: dict[str, Callable[[list[Side], argparse.Namespace], Iterator[Row]]] = {
     "api": lambda sides, options: latency_rows(sides, options.runs),
     "crowd": lambda sides, options: crowd_rows(sides, options.count, options.runs),
     "health": lambda sides, options: health_rows(sides, min(options.count, 200)),
+    "network": lambda sides, options: network_rows(sides, options.runs),
     "stats": lambda sides, options: stats_rows(sides, options.count, min(options.runs, 5)),
     "stored": lambda sides, options: stored_rows(sides, options.runs),
 }
