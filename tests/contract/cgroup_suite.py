@@ -234,6 +234,9 @@ def check_memory_limit_kills_and_is_counted(group: Cgroup) -> None:
     assert stats.memory.limit == 16 * MEGABYTE
     assert stats.memory.peak is None or stats.memory.peak > 8 * MEGABYTE
     assert stats.cpu.total_ns > 0
+    glance = group.glance()
+    assert glance.cpu_ns == group.cpu_ns() == stats.cpu.total_ns
+    assert (glance.memory, glance.pids) == (group.stats().memory.usage, 0)
 
 
 def check_memory_limits_move_both_ways(group: Cgroup) -> None:

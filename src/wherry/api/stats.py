@@ -22,4 +22,26 @@ async def stats(call: Call) -> Answer:
     return await answer.end()
 
 
-ROUTES = (Route("GET", "/containers/{id}/stats", stats),)
+async def all_stats(call: Call) -> Answer:
+    """GET /wherry/containers/stats: of all that run (`all`: of all), or of each `name`, in one list; `stream`: lists.
+
+    Each is of docker's form, less what is in no table.
+    """
+    query = call.query
+    samples = call.engine.containers.stats_of_all(query.all("name"), all=query.flag("all"), stream=query.flag("stream"))
+    if not query.flag("stream"):
+        with cancelled_when_gone(call.request):
+            return reply_json(await anext(samples))
+    first = await anext(samples)
+    answer = Stream(call.request).open(JSON)
+    with cancelled_when_gone(call.request):
+        await answer.write(dump_json(first))
+        async for documents in samples:
+            await answer.write(dump_json(documents))
+    return await answer.end()
+
+
+ROUTES = (
+    Route("GET", "/wherry/containers/stats", all_stats),
+    Route("GET", "/containers/{id}/stats", stats),
+)

@@ -5,7 +5,7 @@ import builtins
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from wherry.engine import attachments, creation, files, lifecycle, output, replacement, stats
@@ -20,6 +20,7 @@ from wherry.engine.filters import Filters, select
 from wherry.engine.inspection import inspect
 from wherry.engine.prune import prune
 from wherry.engine.replacement import Altered
+from wherry.engine.sampling import sample_all
 from wherry.engine.summaries import write_summaries
 from wherry.engine.top import top
 from wherry.engine.usage import Usage, measure
@@ -185,6 +186,12 @@ class Containers:
             current = await asyncio.to_thread(stats.sample, self._core, container)
             yield stats.follow(previous, dict(current))
             previous, one_shot = current, False
+
+    def stats_of_all(
+        self, references: Sequence[str] = (), *, all: bool = False, stream: bool = False
+    ) -> AsyncIterator[builtins.list[dict[str, Any]]]:
+        """What the named containers use, or all that run (`all`: all), sampled together: sampling.py."""
+        return sample_all(self._core, references, all=all, stream=stream)
 
     async def changes(self, id: str) -> builtins.list[dict[str, Any]]:
         """Docker diff: [{"Path": "/x", "Kind": 0|1|2}]."""

@@ -11,7 +11,7 @@ from wherry.kernel.cgroups import CgroupStats
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_HOST_MEMORY = os.sysconf("SC_PHYS_PAGES") * _PAGE
+HOST_MEMORY = os.sysconf("SC_PHYS_PAGES") * _PAGE
 _NEVER = "0001-01-01T00:00:00Z"
 # user, nice, system, idle, iowait, irq, softirq: guest time is within user time (proc_stat(5)).
 _CPU_FIELDS = slice(1, 8)
@@ -44,9 +44,9 @@ def sample(core: Core, container: Container) -> dict[str, Any]:
     document["memory_stats"] = _memory(stats)
     document["pids_stats"] = {"current": stats.pids, "limit": stats.pids_limit or (1 << 64) - 1}
     document["blkio_stats"] = _blkio(stats)
-    networks = _networks(pid)
-    if networks and container.definition.host.network_mode != "host":
-        document["networks"] = networks
+    links = networks(pid)
+    if links and container.definition.host.network_mode != "host":
+        document["networks"] = links
     return document
 
 
@@ -93,11 +93,11 @@ def _host_cpu_ns() -> int:
 
 def _memory(stats: CgroupStats) -> dict[str, Any]:
     memory = stats.memory
-    limit = memory.limit if memory.limit is not None else _HOST_MEMORY
+    limit = memory.limit if memory.limit is not None else HOST_MEMORY
     document: dict[str, Any] = {
         "usage": memory.usage,
         "stats": memory.detail,
-        "limit": min(limit, _HOST_MEMORY),
+        "limit": min(limit, HOST_MEMORY),
     }
     if stats.version == 1:
         document["max_usage"] = memory.peak or 0
@@ -130,7 +130,7 @@ def _blkio(stats: CgroupStats) -> dict[str, Any]:
     return document
 
 
-def _networks(pid: int) -> dict[str, dict[str, int]]:
+def networks(pid: int) -> dict[str, dict[str, int]]:
     """By interface, as the container sees them (proc_pid_net(5)); empty when it has just ended."""
     try:
         lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]

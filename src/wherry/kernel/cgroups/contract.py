@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NamedTuple, Protocol
+
+    from wherry.kernel.cgroups.glance import Glance
 else:
     from wherry.kernel.tuples import NamedTuple
 
@@ -138,6 +140,12 @@ class Cgroup(Protocol):
 
     def stats(self) -> CgroupStats:
         """All counters. Controllers that are not there read as zero."""
+
+    def glance(self) -> Glance:
+        """Those of the counters that a table of many groups shows: a fifth of the price of `stats`."""
+
+    def cpu_ns(self) -> int:
+        """Of these the processor time."""
 
     def delete(self, timeout: float = 2.0) -> None:
         """Remove the group; OSError(EBUSY) when processes are still in it after `timeout` seconds."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wherry.kernel.cgroups.contract import CgroupStats
+    from wherry.kernel.cgroups.glance import Glance
 
 _FREEZE_TIMEOUT = 10.0
 _KILL_ROUNDS = 50
@@ -129,6 +130,16 @@ class V1Cgroup:
         from wherry.kernel.cgroups import v1_stats  # not for a cold start
 
         return v1_stats.collect(self)
+
+    def glance(self) -> Glance:
+        from wherry.kernel.cgroups import glance
+
+        return glance.glance_v1(self.paths)
+
+    def cpu_ns(self) -> int:
+        from wherry.kernel.cgroups import glance
+
+        return glance.cpu_ns(self.paths)
 
     def delete(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout

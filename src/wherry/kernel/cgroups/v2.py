@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wherry.kernel.cgroups.contract import CgroupStats
+    from wherry.kernel.cgroups.glance import Glance
 
 _FREEZE_TIMEOUT = 10.0
 _KILL_ROUNDS = 50
@@ -132,6 +133,16 @@ class V2Cgroup:
         from wherry.kernel.cgroups import v2_stats  # not for a cold start
 
         return v2_stats.collect(self)
+
+    def glance(self) -> Glance:
+        from wherry.kernel.cgroups import glance
+
+        return glance.glance_v2(self.paths[""])
+
+    def cpu_ns(self) -> int:
+        from wherry.kernel.cgroups import glance
+
+        return glance.cpu_ns(self.paths)
 
     def delete(self, timeout: float = 2.0) -> None:
         files.remove(self._path, time.monotonic() + timeout)
