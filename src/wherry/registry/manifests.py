@@ -1,5 +1,7 @@
 """GET, HEAD, PUT and DELETE of manifests, and lists of referrers."""
 
+import json
+
 from aiohttp import web
 
 from wherry.registry.errors import Refused
@@ -88,4 +90,5 @@ async def referrers(call: Call) -> web.StreamResponse:
         found = [descriptor for descriptor in found if descriptor.get("artifactType") == wanted]
         headers["OCI-Filters-Applied"] = "artifactType"
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}
-    return web.json_response(document, headers=headers, content_type=OCI_INDEX)
+    # As bytes: of a text aiohttp would name the character set, which is no part of this type.
+    return web.Response(body=json.dumps(document).encode(), headers={**headers, "Content-Type": OCI_INDEX})
