@@ -131,7 +131,7 @@ def test_what_a_plugin_is_sent(guarded: Callable[[Test], None]) -> None:
 def test_no_body_gets_past(guarded: Callable[[Test], None], request_bytes: bytes) -> None:
     async def test(engine: FakeEngine, plugin: FakePlugin, path: str) -> None:
         plugin.decide = lambda method, document: {
-            "Allow": b"forbidden" not in document.get("RequestBody", b"forbidden"),
+            "Allow": b"forbidden" not in document.get("RequestBody", b""),
             "Msg": "no",
         }
         data = request_bytes
