@@ -45,12 +45,15 @@ class Logger:
     async def connect(cls, path: Path, on_eof: Callable[[str], None], on_lost: Callable[[], None]) -> "Logger":
         """Connect to the logger at `path`. `on_eof(id)`: every output of `id` has ended and is in the log."""
 
+        shipping = Shipping(path.parent)
+
         def on_event(name: str, *values: Any) -> None:
-            if name == "eof":
+            if name == "eof" and shipping.delivers(values[0]):
+                shipping.finish_soon(values[0], on_eof)
+            elif name == "eof":
                 on_eof(*values)
 
         connection = Connection("logger", path, on_event, on_lost)
-        shipping = Shipping(path.parent)
         shipping.recover()
         return cls(connection, shipping)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Shipping:
         self._ids: set[str] = set()
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
     def recover(self) -> None:
@@ -38,6 +39,7 @@ class Shipping:
     async def open(self, id: str, target: LogTarget) -> None:
         """Deliver what will be written to `target` from now on. Raises why its place cannot be reached."""
         self._ids.add(id)
+        self._finishing.pop(id, None)  # of its last run: the shipper goes on with both
         document = {
             "driver": target.driver,
             "path": target.path,
@@ -54,22 +56,43 @@ class Shipping:
 
     async def finish(self, id: str, seconds: float) -> None:
         """Its log has ended. Waits until all is delivered, `seconds` at most; the rest is delivered later."""
-        if id not in self._ids:
-            return
-        self._ids.discard(id)
+        if id in self._ids and id not in self._finishing:
+            task = self._finishing[id] = asyncio.get_running_loop().create_task(self._finish(id))
+            task.add_done_callback(lambda done: self._finished(id, done))
+        if id in self._finishing:
+            _, late = await asyncio.wait([self._finishing[id]], timeout=seconds)
+            if late:
+                log.warning("%s: the end of its log is not delivered yet", id)
+
+    def finish_soon(self, id: str, then: Callable[[str], None]) -> None:
+        """As `finish`, in the background."""
+
+        async def work() -> None:
+            await self.finish(id, FAREWELL_SECONDS)
+            then(id)
+
+        self._in_background(work())
+
+    def delivers(self, id: str) -> bool:
+        """Whether the log of `id` is delivered."""
+        return id in self._ids
+
+    async def _finish(self, id: str) -> None:
         try:
-            async with asyncio.timeout(seconds):
-                await (await self._connected()).ask("finish", id=id)
-        except TimeoutError:
-            log.warning("%s: its log is not delivered yet", id)
-        except WherryError as error:
-            log.warning("%s: its log may not be delivered: %s", id, error)
-        self._leave_when_idle()
+            await (await self._connected()).ask("finish", id=id)
+        except (WherryError, OSError) as error:
+            log.warning("%s: the end of its log may not be delivered: %s", id, error)
+
+    def _finished(self, id: str, task: asyncio.Task[None]) -> None:
+        if self._finishing.get(id) is task:
+            del self._finishing[id]
+            self._ids.discard(id)
+            self._leave_when_idle()
 
     def close(self) -> None:
         """Disconnect; the shipper goes on."""
         self._closed = True
-        for task in self._tasks:
+        for task in [*self._tasks, *self._finishing.values()]:
             task.cancel()
         if self._connection is not None:
             self._connection.close()

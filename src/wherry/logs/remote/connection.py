@@ -1,7 +1,9 @@
 """A connection that is made when it is needed and thrown away when it fails."""
 
+import select
 import socket
 import ssl
+from typing import Any
 
 from wherry.logs.remote.driver import TIMEOUT
 
@@ -16,6 +18,7 @@ class Connection:
         self._context = context
         self._timeout = timeout
         self._socket: socket.socket | None = None
+        self._where: Any = None
 
     def open(self) -> socket.socket:
         """The socket, connected."""
@@ -34,7 +37,9 @@ class Connection:
         if self._scheme in ("tcp", "unix") and self._ended(connection):
             self.close()
             connection = self.open()
-        if self._scheme in ("udp", "unixgram"):
+        if self._scheme == "udp":
+            connection.sendto(data, self._where)
+        elif self._scheme == "unixgram":
             connection.send(data)
         else:
             connection.sendall(data)
@@ -60,7 +65,8 @@ class Connection:
             family, kind, protocol, _, where = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
             made = socket.socket(family, kind, protocol)
             made.settimeout(self._timeout)
-            made.connect(where)
+            # Not connected: that nobody listens there (ICMP) must not hold messages back, nor does it with docker.
+            self._where = where
             return made
         made = socket.create_connection((self._host, self._port), self._timeout)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -68,10 +74,9 @@ class Connection:
 
     @staticmethod
     def _ended(connection: socket.socket) -> bool:
-        try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        return bool(poller.poll(0)) and connection.recv(1, socket.MSG_PEEK) == b""
 
 
 def tls(ca: str = "", cert: str = "", key: str = "", *, insecure: bool = False, name: bool = True) -> ssl.SSLContext:
