@@ -3,8 +3,9 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
+from urllib.parse import quote_plus
 
 from wherry.api.call import Call
 from wherry.api.connection import cancelled_when_gone
@@ -89,12 +90,18 @@ def line_writer(tty: bool, timestamps: bool, details: bool) -> Callable[[Any], b
     def with_more(record: Any) -> bytes:
         line: bytes = record.line
         if details:
-            line = b" " + line
+            line = details_of(record.attributes) + b" " + line
         if timestamps:
             line = timestamp(record.time_ns) + b" " + line
         return line if tty else _HEADERS[record.stream] + len(line).to_bytes(4, "big") + line
 
     return with_more if tty or timestamps or details else plain
+
+
+def details_of(attributes: Mapping[str, str] | None) -> bytes:
+    """What its driver keeps of the container, as docker writes it: k=v,k2=v2, sorted, escaped as in a URL."""
+    pairs = sorted((attributes or {}).items())
+    return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in pairs).encode()
 
 
 _second = (0, "")
