@@ -57,6 +57,7 @@ class Container:
 
     __slots__ = (
         "_lock",
+        "copies",
         "definition",
         "delay",
         "endpoints",
@@ -82,6 +83,8 @@ class Container:
         self.waiters: list[tuple[str, asyncio.Future[WaitResult]]] | None = None
         self.release: asyncio.Future[None] | None = None
         self.restarter: asyncio.Task[None] | None = None
+        # What is being copied into it (engine.copies).
+        self.copies: set[Any] = set()
         # It is stopped to be started with another definition: neither policy nor --rm applies to its exit.
         self.replacing = False
         self.delay = 0.0  # seconds between the last exit and the start by its policy

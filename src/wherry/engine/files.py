@@ -1,21 +1,26 @@
 """A container's files from outside: docker cp, export, diff.
 
 A running container is seen through its own root, mounts included, as its processes see it; a stopped one through its
-snapshot. Either way through one descriptor, below which nothing can lead out (CVE-2018-15664, CVE-2019-14271: nothing
-of the container is executed and no path is looked up twice).
+snapshot, with its volumes and bind mounts put where they would be. Either way through one descriptor, below which
+nothing can lead out (CVE-2018-15664, CVE-2019-14271: nothing of the container is executed and no path is looked up
+twice).
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 from wherry import archive
+from wherry.engine import views
 from wherry.engine.container import Container
+from wherry.engine.copies import copy_in
 from wherry.engine.core import Core
+from wherry.engine.records import MountPoint
 from wherry.engine.threads import in_own_thread
 from wherry.engine.userns import remap_of
 from wherry.engine.users import identify, read_accounts
@@ -52,16 +57,52 @@ def opened_root(core: Core, container: Container, *, writable: bool = False) -> 
 
 
 @contextmanager
-def _opened(core: Core, container: Container, writable: bool) -> Iterator[tuple[int, archive.Ids | None]]:
-    """Its root, and the ids by which owners in it are seen: a snapshot's are the container's own."""
-    fd = _open_running(container)
-    remap = None if fd is None else remap_of(container.definition.host, core.remap)
-    if fd is None:
-        fd = core.parts.snapshots.open_root(container.id, writable=writable)
-    try:
+def _opened(
+    core: Core, container: Container, writable: bool = False, *, mounted: bool = False
+) -> Iterator[tuple[int, archive.Ids | None]]:
+    """Its root, and the ids by which owners in it are seen: a snapshot's are the container's own.
+
+    `mounted`: with its volumes and bind mounts, which a container without a process has not.
+    """
+    with ExitStack() as undo:
+        fd = _open_running(container)
+        remap = None if fd is None else remap_of(container.definition.host, core.remap)
+        if fd is None:
+            points = _mounted(container) if mounted else []
+            for point in points:
+                if point.type == "volume":
+                    user = f"copy-{os.urandom(8).hex()}"
+                    core.parts.volumes.acquire(point.name, user)
+                    undo.callback(core.parts.volumes.release, point.name, user)
+            fd = core.parts.snapshots.mount_root(container.id, writable=writable)
+            fd = views.compose(fd, points, core.config.exec_root / "views", writable=writable)
+        undo.callback(os.close, fd)
         yield fd, None if remap is None else archive.Ids(remap.uids, remap.gids)
-    finally:
-        os.close(fd)
+
+
+def _mounted(container: Container) -> list[MountPoint]:
+    return [point for point in container.definition.mounts if point.source]
+
+
+async def _make_places(core: Core, container: Container) -> None:
+    """Where its mounts belong, which only its first start makes otherwise."""
+    points = _mounted(container)
+    if not points or container.run is not None:
+        return
+
+    def look() -> list[MountPoint]:
+        with opened_root(core, container) as root:
+            return views.missing(root, points)
+
+    def make(absent: Sequence[MountPoint]) -> None:
+        with opened_root(core, container, writable=True) as root:
+            views.make_places(root, absent)
+
+    absent = await asyncio.to_thread(look)
+    if absent:
+        async with container.lock:
+            if container.run is None and container.id in core.index:
+                await asyncio.to_thread(make, absent)
 
 
 def _open_running(container: Container) -> int | None:
@@ -81,11 +122,12 @@ def _open_running(container: Container) -> int | None:
 
 async def stat(core: Core, container: Container, path: str) -> PathStat:
     """What is at `path`."""
+    await _make_places(core, container)
     return await asyncio.to_thread(_stat, core, container, path)
 
 
 def _stat(core: Core, container: Container, path: str) -> PathStat:
-    with opened_root(core, container) as root:
+    with _opened(core, container, mounted=True) as (root, _):
         return _stat_in(root, container, path)
 
 
@@ -104,20 +146,35 @@ def _absent(container: Container, path: str) -> NotFound:
 async def get(core: Core, container: Container, path: str) -> tuple[PathStat, int]:
     """Its stat, and a pipe that gives a tar of it."""
     found = await stat(core, container, path)
-    return found, _pack(core, container, path, None)
+    return found, _pack(core, container, path, None, lambda: _opened(core, container, mounted=True))
 
 
 def export(core: Core, container: Container) -> int:
-    """A pipe that gives a tar of everything."""
-    return _pack(core, container, "/", archive.PackOptions(name=""))
+    """A pipe that gives a tar of its files, without what is mounted in it."""
+
+    @contextmanager
+    def opened() -> Iterator[tuple[int, None]]:
+        root = core.parts.snapshots.open_root(container.id)
+        try:
+            yield root, None
+        finally:
+            os.close(root)
+
+    return _pack(core, container, "/", archive.PackOptions(name=""), opened)
 
 
-def _pack(core: Core, container: Container, path: str, options: archive.PackOptions | None) -> int:
+def _pack(
+    core: Core,
+    container: Container,
+    path: str,
+    options: archive.PackOptions | None,
+    opened: Callable[[], AbstractContextManager[tuple[int, archive.Ids | None]]],
+) -> int:
     read, write = os.pipe()
 
     def work() -> None:
         try:
-            with open(write, "wb", buffering=1 << 18) as out, _opened(core, container, False) as (root, ids):
+            with open(write, "wb", buffering=1 << 18) as out, opened() as (root, ids):
                 archive.pack(root, path, out, replace(options or archive.PackOptions(), ids=ids) if ids else options)
         except BrokenPipeError:
             pass
@@ -131,27 +188,40 @@ def _pack(core: Core, container: Container, path: str, options: archive.PackOpti
 
 async def put(core: Core, container: Container, path: str, tar: BinaryIO, *, no_overwrite: bool, as_user: bool) -> None:
     """Unpack in the directory `path`."""
-    if container.definition.host.readonly_rootfs and not _in_writable_mount(container, path):
-        raise PermissionDenied("container rootfs is marked read-only", object=container.id)
+    _check_writable(container, path)
+    await _make_places(core, container)
     async with container.lock:
+        # Not while it starts: what is registered here is waited for by every start to come.
         if container.id not in core.index:
             raise NotFound(f"No such container: {container.id}", object=container.id)
-        await in_own_thread(_put, core, container, path, tar, no_overwrite, as_user)
+        copying = copy_in(container, tar, lambda stream: _put(core, container, path, stream, no_overwrite, as_user))
+    try:
+        await copying
+    finally:
         core.ledger.forget(container.id)
-        if not container.state.changed:
+        if not container.state.changed and container.id in core.index:
             container.set_state(changed=True)
-            core.save_state(container)
+            if container.state.status != "starting":
+                core.save_state(container)
 
 
-def _in_writable_mount(container: Container, path: str) -> bool:
-    return any(
-        mount.rw and (path == mount.destination or path.startswith(mount.destination + "/"))
+def _check_writable(container: Container, path: str) -> None:
+    """PermissionDenied in docker's words where nothing may be written."""
+    path = posixpath.normpath("/" + path.lstrip("/"))
+    above = [
+        mount
         for mount in container.definition.mounts
-    )
+        if path == mount.destination or path.startswith(mount.destination + "/")
+    ]
+    innermost = max(above, key=lambda mount: len(mount.destination), default=None)
+    if innermost is not None and not innermost.rw:
+        raise PermissionDenied("mounted volume is marked read-only", object=container.id)
+    if innermost is None and container.definition.host.readonly_rootfs:
+        raise PermissionDenied("container rootfs is marked read-only", object=container.id)
 
 
 def _put(core: Core, container: Container, path: str, tar: BinaryIO, no_overwrite: bool, as_user: bool) -> None:
-    with _opened(core, container, True) as (root, ids):
+    with _opened(core, container, True, mounted=True) as (root, ids):
         try:
             fd = paths.open_in_root(root, path)
         except (FileNotFoundError, NotADirectoryError):

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from wherry.engine import boot, commit, exits, health, launch, removal, replacement, shared_memory
+from wherry.engine import boot, commit, exits, health, launch, removal, replacement, shared_memory, views
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.output import log_target
@@ -186,6 +186,7 @@ def _sweep_blocking(core: Core, garbage: Mapping[str, Sequence[str]], running: s
         removal.dispose(core, id, volumes)
         core.store.write(Delete(f"garbage/{id}"))
     shared_memory.sweep(core.config, running)
+    views.sweep(core.config.exec_root / "views")
     known = {container.id for container in core.index}
     for key in set(core.parts.snapshots.keys()) - known:
         core.parts.snapshots.remove(key)

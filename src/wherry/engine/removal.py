@@ -5,14 +5,16 @@ Only volumes have names of their own: those that are to go are noted in the stor
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Sequence
 
 from wherry.engine.container import Container
+from wherry.engine.copies import finish_copies
 from wherry.engine.core import Core
 from wherry.engine.records import definition_key, state_key
-from wherry.errors import WherryError
+from wherry.errors import Conflict, WherryError
 from wherry.state import Delete, Put
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,10 @@ def intent(id: str, volumes: Sequence[str]) -> Put:
 async def _dispose(core: Core, container: Container, volumes: Sequence[str]) -> None:
     if container.release is not None:
         await container.release
+    if container.copies:
+        # Into what nobody will ever see.
+        with contextlib.suppress(Conflict):
+            await finish_copies(container, 0)
     in_use = {mount.name for other in core.index for mount in other.definition.mounts if mount.name}
     removable = [name for name in volumes if name not in in_use]
     await asyncio.to_thread(dispose, core, container.id, removable)

@@ -80,6 +80,13 @@ class Snapshotter(Protocol):
         """
         ...
 
+    def mount_root(self, key: str, *, writable: bool = False) -> int:
+        """As `open_root`, but an O_PATH descriptor of the detached mount itself: others may be attached to it.
+
+        Closing it takes them all away.
+        """
+        ...
+
     def changes(self, key: str) -> list[Change]:
         """What differs from the parent, sorted by path; directories above a change count as modified."""
         ...

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wherry.archive import PackOptions, UnpackOptions, UnpackResult, Whiteouts, copy_tree, pack, unpack
 from wherry.archive import Writable as Out
+from wherry.kernel import mounts, paths
 from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._changes import compare
 from wherry.snapshots._contract import Change, ChangeKind
@@ -35,6 +36,9 @@ class NativeSnapshotter(LayeredSnapshotter):
 
     def open_root(self, key: str, *, writable: bool = False) -> int:
         return os.open(self._get(key).path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def mount_root(self, key: str, *, writable: bool = False) -> int:
+        return mounts.open_tree(paths.AT_FDCWD, self._get(key).path)
 
     def changes(self, key: str) -> list[Change]:
         writable = self._get(key)
