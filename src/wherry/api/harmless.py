@@ -27,6 +27,15 @@ cpushares memory cpuperiod cpuquota cpusetcpus cpusetmems memoryreservation memo
 restartpolicy memoryswappiness ulimits
 """
 _UPDATE = frozenset(_UPDATE_TEXT.split())
+_ANY: tuple[str, ...] = ("*",)
+_OBJECT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("name", "labels", "checkduplicate", "internal", "enableipv4", "enableipv6"), _ANY),
+    "driver": ("local", "bridge", "default"),
+    # Whatever they hold, it has to be empty.
+    **dict.fromkeys(
+        ("driveropts", "options", "ipam", "scope", "attachable", "ingress", "configonly", "configfrom"), ()
+    ),
+}
 _DEFAULT_HOST = HostConfig()
 _HINT = 'what the socket may do would have to include "privileged"'
 
@@ -80,6 +89,17 @@ def check_update(document: Any) -> None:
     """The same for the body of an update."""
     for name in document if isinstance(document, dict) else ():
         if name.casefold() not in _UPDATE:
+            raise _denied(name)
+
+
+def check_object(document: Any) -> None:
+    """The same for the body of a volume's or network's creation: drivers' options name devices, paths and links."""
+    for name, value in document.items() if isinstance(document, dict) else ():
+        if name.casefold() == "ipam" and isinstance(value, dict):
+            # Clients write out what is the default.
+            value = [item for item in value.values() if item and item != "default"]
+        allowed = _OBJECT.get(name.casefold())
+        if allowed is None or (value and allowed is not _ANY and value not in allowed):
             raise _denied(name)
 
 

@@ -31,12 +31,25 @@ READ_CONTAINERS = frozenset(f"containers.{word}" for word in ("list", "inspect",
 }
 READ = READ_CONTAINERS | {
     *("info", "df", "images.list", "images.inspect", "images.history", "images.search", "volumes.list"),
-    *("volumes.inspect", "networks.list", "networks.inspect", "plugins.list", "plugins.inspect"),
+    *(
+        "wherry.containers.stats",
+        "volumes.inspect",
+        "networks.list",
+        "networks.inspect",
+        "plugins.list",
+        "plugins.inspect",
+    ),
 }
 LIFECYCLE = frozenset(f"containers.{word}" for word in ("start", "stop", "restart", "kill", "pause", "unpause", "wait"))
 GROUPS = {"read": READ, "lifecycle": LIFECYCLE}
+_BEYOND = ("build", "plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs", "wherry")
 SOCKETS = "wherry.sockets"
 """Begins what makes sockets, which no scoped socket may: it could make itself a wider one."""
+
+
+def reaches_beyond(name: str) -> bool:
+    """Whether an operation can be used to take hold of the machine in ways that are not checked one by one."""
+    return name not in READ and name.partition(".")[0] in _BEYOND
 
 
 def operation(route: Route) -> str:

@@ -1,17 +1,17 @@
 """What a scoped socket may do: operations by name, on containers of its own only if it says which those are."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from wherry.api.operations import ALWAYS, GROUPS, LIFECYCLE, READ_CONTAINERS, SOCKETS
+from wherry.api.operations import ALWAYS, GROUPS, LIFECYCLE, READ_CONTAINERS, SOCKETS, reaches_beyond
 from wherry.errors import InvalidArgument
 from wherry.spec.decode import decode, document, encode
 
 PRIVILEGED = "privileged"
-"""Lets `containers.create`, `.update` and `.exec` ask for what reaches beyond the container."""
+"""Lets creations, updates and execs ask for what reaches beyond the container."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _NARROWED = LIFECYCLE | {
     *("containers.create", "containers.update", "containers.rename", "containers.resize", "containers.remove"),
@@ -63,13 +63,13 @@ class Scope:
             allowed |= GROUPS.get(word, {word})
         if self.narrowed:
             # Reading as a group is then reading of what can be narrowed.
-            allowed -= {word for word in GROUPS["read"] - READ_CONTAINERS if word not in self.allow}
+            allowed -= GROUPS["read"] - READ_CONTAINERS - set(self.allow)
         return frozenset(allowed)
 
 
-def parse_scope(given: Any, known: Collection[str]) -> Scope:
-    """A scope from its document; InvalidArgument for what means nothing or could not be kept. `known`: all operations
-    and all "METHOD /path"."""
+def parse_scope(given: Any, known: Mapping[str, str]) -> Scope:
+    """A scope from its document; InvalidArgument for what means nothing or could not be kept. `known`: the operation
+    of each name and each "METHOD /path"."""
     scope = decode(Scope, given)
     if not _NAME.fullmatch(scope.name):
         raise InvalidArgument(f"invalid name {scope.name!r} for a socket", hint="letters, digits, _ . -; at most 64")
@@ -80,25 +80,36 @@ def parse_scope(given: Any, known: Collection[str]) -> Scope:
     if scope.path and not scope.path.startswith("/"):
         raise InvalidArgument(f"the socket's path must be absolute: {scope.path}", object=scope.path)
     for word in scope.allow:
-        if word not in GROUPS and word != PRIVILEGED and word not in known:
-            raise InvalidArgument(f"there is no operation {word!r}", object=word, hint=_HINT)
-        if word.startswith(SOCKETS) or "/wherry/sockets" in word:
-            raise InvalidArgument("a scoped socket cannot make sockets: it could make a wider one", object=word)
-        if scope.narrowed and not _can_be_narrowed(word):
-            raise InvalidArgument(
-                f"{word} is not about single containers, so it cannot be kept to some of them",
-                object=word,
-                hint="allow it on another socket, without labels and names",
-            )
+        if word not in GROUPS and word != PRIVILEGED:
+            _check_word(scope, word, known)
     return scope
+
+
+def _check_word(scope: Scope, word: str, known: Mapping[str, str]) -> None:
+    name = known.get(word)
+    if name is None:
+        raise InvalidArgument(f"there is no operation {word!r}", object=word, hint=_HINT)
+    if name.startswith(SOCKETS):
+        raise InvalidArgument("a scoped socket cannot make sockets: it could make a wider one", object=word)
+    if reaches_beyond(name) and PRIVILEGED not in scope.allow:
+        raise InvalidArgument(
+            f"{word} can take hold of the machine, and nothing keeps it from that",
+            object=word,
+            hint=f"if that is wanted, allow {PRIVILEGED} as well",
+        )
+    if scope.narrowed and not _can_be_narrowed(name):
+        raise InvalidArgument(
+            f"{word} is not about single containers, so it cannot be kept to some of them",
+            object=word,
+            hint="allow it on another socket, without labels and names",
+        )
 
 
 _HINT = "GET /wherry/sockets/operations lists them; groups are " + ", ".join(sorted(GROUPS))
 
 
-def _can_be_narrowed(word: str) -> bool:
-    narrowed = word in GROUPS or word in READ_CONTAINERS or word in _NARROWED or word in ALWAYS or word == PRIVILEGED
-    return narrowed or word.startswith("images.")
+def _can_be_narrowed(name: str) -> bool:
+    return name in READ_CONTAINERS or name in _NARROWED or name in ALWAYS or name.startswith("images.")
 
 
 def to_document(scope: Scope) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from wherry.api.audit import AuditLog
 from wherry.api.call import Call
 from wherry.api.containers import Parts
-from wherry.api.harmless import check_creation, check_exec, check_update
+from wherry.api.harmless import check_creation, check_exec, check_object, check_update
 from wherry.api.operations import operation
 from wherry.api.peer import peer_of
 from wherry.api.reply import Answer, Reply, reply_json
@@ -133,6 +133,8 @@ class ScopeGate:
             check_creation(parts.host_config, parts.networking_config, shared=not self.scope.narrowed)
         elif where == "/containers/{id}/update":
             check_update(await call.json() or {})
+        elif where in ("/volumes/create", "/networks/create"):
+            check_object(await call.json(optional=True) or {})
         elif where == "/containers/{id}/exec":
             check_exec(decode(ExecConfig, await call.json() or {}))
 

@@ -113,9 +113,12 @@ class ScopedSockets:
         """The daemon ends: close all, and forget none."""
         await asyncio.gather(*(self._close(found, seconds) for found in self._open.values()))
 
-    def _known(self) -> set[str]:
-        operations = self.operations()
-        return set(operations) | {line for lines in operations.values() for line in lines}
+    def _known(self) -> dict[str, str]:
+        found = {}
+        for route in self._api.router.routes():
+            name = operation(route)
+            found[name] = found[f"{route.method} {route.pattern}"] = name
+        return found
 
     def _find(self, name: str) -> _Open:
         found = self._open.get(name)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from wherry.api.harmless import check_creation, check_exec, check_update
+from wherry.api.harmless import check_creation, check_exec, check_object, check_update
 from wherry.api.operations import ALWAYS, GROUPS, LIFECYCLE, READ, operation
 from wherry.api.router import Route, Router
 from wherry.api.scope import Scope, parse_scope
@@ -14,7 +14,7 @@ from wherry.spec.decode import decode
 from wherry.spec.docker import ExecConfig, HostConfig, NetworkingConfig
 
 ROUTES = list(Router(route for module in _MODULES for route in module.ROUTES).routes())
-KNOWN = {operation(route) for route in ROUTES} | {f"{route.method} {route.pattern}" for route in ROUTES}
+KNOWN = {word: operation(route) for route in ROUTES for word in (operation(route), f"{route.method} {route.pattern}")}
 
 
 def of(line: str) -> str:
@@ -58,7 +58,7 @@ def test_reading_only_reads() -> None:
             assert not {"attach", "ws", "archive", "export", "exec"} & set(route.pattern.split("/")), route
         if operation(route) in LIFECYCLE:
             assert route.pattern.startswith("/containers/{id}/"), route
-    assert set().union(*GROUPS.values()) - {"images.search", "plugins.inspect"} <= KNOWN
+    assert set(KNOWN) >= set().union(*GROUPS.values()) - {"images.search", "plugins.inspect"}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,10 @@ def test_reading_only_reads() -> None:
         ({"Name": "a", "Allow": ["networks.connect"], "Names": ["x"]}, "is not about single containers"),
         ({"Name": "a", "Allow": ["POST /containers/prune"], "Names": ["x"]}, "is not about single containers"),
         ([], "must be an object"),
+        ({"Name": "a", "Allow": ["build"]}, "can take hold of the machine"),
+        ({"Name": "a", "Allow": ["POST /session"]}, "can take hold of the machine"),
+        ({"Name": "a", "Allow": ["services.create"]}, "can take hold of the machine"),
+        ({"Name": "a", "Allow": ["wherry.images.bootstrap"]}, "can take hold of the machine"),
     ],
 )
 def test_scopes_that_are_refused(document: Any, message: str) -> None:
@@ -91,6 +95,12 @@ def test_narrowed_reading_is_of_what_can_be_narrowed() -> None:
     assert {"df", "info", "volumes.list", "networks.inspect"} <= wide
     assert not {"df", "info", "volumes.list", "networks.inspect"} & narrow
     assert {"containers.list", "events", "images.list", "ping", "version"} <= narrow
+
+
+def test_routes_are_as_good_as_names() -> None:
+    scope = parse_scope({"Name": "a", "Allow": ["POST /containers/{id}/start"], "Labels": ["x"]}, KNOWN)
+    assert scope.narrowed
+    parse_scope({"Name": "a", "Allow": ["build", "privileged"]}, KNOWN)
 
 
 def test_which_containers_are_its_own() -> None:
@@ -163,11 +173,27 @@ def test_what_others_use_too() -> None:
 def test_what_clients_send_for_a_plain_container() -> None:
     """docker run's document, and limits."""
     plain: dict[str, Any] = {
-        "Binds": None, "CapAdd": None, "Devices": [], "DeviceRequests": None, "Links": None, "VolumesFrom": None,
-        "NetworkMode": "default", "PidMode": "", "Privileged": False, "OomKillDisable": False, "OomScoreAdj": 0,
-        "MaskedPaths": None, "ReadonlyPaths": None, "SecurityOpt": ["no-new-privileges"], "Memory": 1 << 26,
-        "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}, "RestartPolicy": {"Name": "always"}, "Init": True,
-        "Tmpfs": {"/t": ""}, "Mounts": [{"Type": "tmpfs", "Target": "/u"}], "MemorySwappiness": -1,
+        "Binds": None,
+        "CapAdd": None,
+        "Devices": [],
+        "DeviceRequests": None,
+        "Links": None,
+        "VolumesFrom": None,
+        "NetworkMode": "default",
+        "PidMode": "",
+        "Privileged": False,
+        "OomKillDisable": False,
+        "OomScoreAdj": 0,
+        "MaskedPaths": None,
+        "ReadonlyPaths": None,
+        "SecurityOpt": ["no-new-privileges"],
+        "Memory": 1 << 26,
+        "PortBindings": {"80/tcp": [{"HostPort": "8080"}]},
+        "RestartPolicy": {"Name": "always"},
+        "Init": True,
+        "Tmpfs": {"/t": ""},
+        "Mounts": [{"Type": "tmpfs", "Target": "/u"}],
+        "MemorySwappiness": -1,
     }
     check_creation(decode(HostConfig, plain), NetworkingConfig(), shared=False)
 
@@ -177,6 +203,22 @@ def test_updates_and_execs() -> None:
     for document in ({"Privileged": True}, {"HostConfig": {}}, {"Binds": []}, {"CgroupParent": ""}):
         with pytest.raises(PermissionDenied):
             check_update(document)
+    for document in (
+        {"Name": "v", "Driver": "local", "DriverOpts": {}, "Labels": {"a": "b"}},
+        {"Name": "n", "IPAM": {"Driver": "default", "Config": []}},
+    ):
+        check_object(document)
+    for document in (
+        {"Name": "v", "DriverOpts": {"type": "none", "o": "bind", "device": "/"}},
+        {"Name": "v", "Driver": "other"},
+        {"name": "n", "driver": "macvlan"},
+        {"Name": "n", "Options": {"com.docker.network.bridge.name": "eth0"}},
+        {"Name": "n", "ConfigFrom": {"Network": "x"}},
+        {"Name": "n", "SomethingNew": 1},
+        {"Name": "n", "IPAM": {"Config": [{"Subnet": "10.0.0.0/8"}]}},
+    ):
+        with pytest.raises(PermissionDenied):
+            check_object(document)
     check_exec(ExecConfig(cmd=("id",)))
     with pytest.raises(PermissionDenied):
         check_exec(ExecConfig(cmd=("id",), privileged=True))
