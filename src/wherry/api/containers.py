@@ -62,14 +62,24 @@ async def start(call: Call) -> Answer:
 async def stop(call: Call) -> Answer:
     """POST /containers/{id}/stop."""
     timeout, signal = call.query.integer("t"), call.query.get("signal") or None
-    return reply_empty(204 if await call.engine.containers.stop(call.name, timeout, signal) else 304)
+    notes: list[str] = []
+    stopped = await call.engine.containers.stop(call.name, timeout, signal, notes)
+    return _noted(reply_empty(204 if stopped else 304), notes)
+
+
+def _noted(reply: Reply, notes: list[str]) -> Reply:
+    """A header that docker's clients do not look at."""
+    if notes:
+        reply.headers = {"Wherry-Note": "; ".join(notes)}
+    return reply
 
 
 async def restart(call: Call) -> Answer:
     """POST /containers/{id}/restart."""
     timeout, signal = call.query.integer("t"), call.query.get("signal") or None
-    await call.engine.containers.restart(call.name, timeout, signal)
-    return reply_empty()
+    notes: list[str] = []
+    await call.engine.containers.restart(call.name, timeout, signal, notes)
+    return _noted(reply_empty(), notes)
 
 
 async def kill(call: Call) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from wherry.cli.flags import Command, StatusError
 from wherry.cli.many import act, each
 from wherry.client.engine import segment
@@ -31,7 +33,16 @@ def _halt(verb: str) -> Any:
         query = [("signal", flags["signal"])] if flags["signal"] else []
         if "timeout" in flags:
             query.append(("t", str(flags["timeout"])))
-        return _post(cli, arguments, verb, query)
+        engine = cli.engine
+
+        def done(name: str, pending: Pending) -> None:
+            pending.value()
+            print(name, flush=True)
+            if note := engine.server.get("wherry-note"):
+                print(f"note: {note}", file=sys.stderr)
+
+        each(arguments, lambda name: engine.send("POST", f"/containers/{segment(name)}/{verb}", query), done)
+        return 0
 
     return command
 

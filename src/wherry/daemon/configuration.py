@@ -47,6 +47,7 @@ def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "Daemon
         https_proxy=settings.text("https-proxy"),
         no_proxy=settings.text("no-proxy"),
         init=settings.flag("init"),
+        stop_at_once=settings.flag("stop-at-once"),
         cdi_spec_dirs=tuple(Path(path) for path in settings.items("cdi-spec-dir")) or DEFAULT_CDI_DIRS,
         live_restore=settings.flag("live-restore"),
         runtimes=parse_runtimes(settings.mapping("add-runtime")),

@@ -113,6 +113,13 @@ OPTIONS = (
         default="15",
         live=True,
     ),
+    Option(
+        "stop-at-once",
+        "bool",
+        "kill without waiting what has no handler for its stop signal; false: wait as dockerd does",
+        "stop-at-once",
+        default="true",
+    ),
     Option("tls", "bool", "use TLS on tcp:// (implied by --tlsverify)", "tls"),
     Option("tlscacert", "string", "certificates that sign clients'", "tlscacert", default="~/.docker/ca.pem"),
     Option("tlscert", "string", "the server's certificate", "tlscert", default="~/.docker/cert.pem"),

@@ -40,6 +40,8 @@ class DaemonConfig:
     shutdown_timeout: int = 15
     labels: tuple[str, ...] = ()
     debug: bool = False
+    stop_at_once: bool = True
+    """Whether `stop` kills without waiting what cannot receive its signal."""
     init: bool = False
     """Whether containers that do not say have an init."""
     insecure_registries: tuple[str, ...] = ()

@@ -81,13 +81,20 @@ class Containers:
         """Run it; False when it runs already (304). What cannot be executed is InvalidArgument, in docker's words."""
         return await lifecycle.start(self._core, id)
 
-    async def stop(self, id: str, timeout: int | None = None, signal: str | None = None) -> bool:
-        """Signal it, kill it after `timeout` seconds (-1: never); False when it was not running (304)."""
-        return await lifecycle.stop(self._core, id, timeout, signal)
+    async def stop(
+        self, id: str, timeout: int | None = None, signal: str | None = None, notes: builtins.list[str] | None = None
+    ) -> bool:
+        """Signal it, kill it after `timeout` seconds (-1: never); False when it was not running (304).
 
-    async def restart(self, id: str, timeout: int | None = None, signal: str | None = None) -> None:
+        `notes` is given what the user should know of it.
+        """
+        return await lifecycle.stop(self._core, id, timeout, signal, notes)
+
+    async def restart(
+        self, id: str, timeout: int | None = None, signal: str | None = None, notes: builtins.list[str] | None = None
+    ) -> None:
         """Stop, then start."""
-        await lifecycle.restart(self._core, id, timeout, signal)
+        await lifecycle.restart(self._core, id, timeout, signal, notes)
 
     async def kill(self, id: str, signal: str | None = None) -> None:
         """Send a signal ("KILL", "SIGTERM", "9"); Conflict when it is not running."""

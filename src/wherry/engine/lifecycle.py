@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
 
-from wherry.engine import exits, launch, removal
-from wherry.engine.container import Container
+from wherry.engine import exits, hearing, launch, removal
+from wherry.engine.container import Container, Run
 from wherry.engine.core import Core
 from wherry.engine.index import check_name
 from wherry.engine.limits import merge_limits, supported_limits
@@ -26,6 +27,7 @@ from wherry.spec.docker import HostConfig, RestartPolicy
 
 _STOP_SECONDS = 10
 _KILL_SECONDS = 10
+_YOUNG_NS = 1_000_000_000
 _SIGNALS_THAT_STOP = (signal.SIGKILL, signal.SIGTERM)
 
 
@@ -60,15 +62,23 @@ def _check_there(core: Core, container: Container) -> None:
         raise NotFound(f"No such container: {container.id}", object=container.id)
 
 
-async def stop(core: Core, reference: str, timeout: int | None, signal_text: str | None) -> bool:
-    """Signal it, kill it when it has not ended in time; False when it was not running."""
+async def stop(
+    core: Core, reference: str, timeout: int | None, signal_text: str | None, notes: list[str] | None = None
+) -> bool:
+    """Signal it, kill it when it has not ended in time; False when it was not running.
+
+    Where the signal cannot reach it, it is killed at once, and `notes` says so.
+    """
     container = core.index.find(reference)
     number = _stop_signal(container, signal_text)
     async with container.lock:
+        waited = container.state.status == "restarting"
         await exits.stop_restarting(core, container)
         run = container.run
         if run is None or not container.state.running:
-            return False
+            if waited:
+                core.emit(container, "stop")
+            return waited
         _mark_stopped(core, container)
     await _signal(core, container, number)
     if container.state.status == "paused":
@@ -76,12 +86,34 @@ async def stop(core: Core, reference: str, timeout: int | None, signal_text: str
     if timeout is None:
         own = container.definition.config.stop_timeout
         timeout = _STOP_SECONDS if own is None else own
+    if timeout and core.config.stop_at_once and await _is_deaf(core, container, run, number):
+        timeout = 0
+        if notes is not None:
+            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+            notes.append(f"{container.name}: its first process has no handler for {name}; killed without waiting")
     if not await _ended(run.ended, None if timeout < 0 else timeout):
         await _signal(core, container, signal.SIGKILL)
         if not await _ended(run.ended, _KILL_SECONDS):
             raise Internal(f"container {container.id} did not end after SIGKILL", object=container.id)
     core.emit(container, "stop")
     return True
+
+
+async def _is_deaf(core: Core, container: Container, run: Run, number: int) -> bool:
+    """Whether it is of no use to wait for the signal just sent."""
+    if number == signal.SIGKILL:
+        return False
+    first = not container.definition.host.pid_mode
+    age = time.time_ns() - container.state.started_ns
+    if age < _YOUNG_NS:
+        # It may not have come to set its handlers; docker's signal is lost then.
+        if hearing.hears(container.state.pid, number, first=first) or await _ended(run.ended, (_YOUNG_NS - age) / 1e9):
+            return False
+        if not hearing.hears(container.state.pid, number, first=first):
+            return True
+        await _quietly((await core.backends.monitor()).kill(container.id, number))
+        return False
+    return not run.ended.done() and not hearing.hears(container.state.pid, number, first=first)
 
 
 def _stop_signal(container: Container, text: str | None) -> int:
@@ -117,7 +149,9 @@ async def _quietly(action: Awaitable[Any]) -> None:
         pass
 
 
-async def restart(core: Core, reference: str, timeout: int | None, signal_text: str | None) -> None:
+async def restart(
+    core: Core, reference: str, timeout: int | None, signal_text: str | None, notes: list[str] | None = None
+) -> None:
     """Stop, then start, and never remove it in between."""
     container = core.index.find(reference)
     auto_remove = container.definition.host.auto_remove
@@ -125,7 +159,7 @@ async def restart(core: Core, reference: str, timeout: int | None, signal_text: 
         # In memory only: a crash in between removes it, as its user wished.
         container.set_definition(host=replace(container.definition.host, auto_remove=False))
     try:
-        await stop(core, container.id, timeout, signal_text)
+        await stop(core, container.id, timeout, signal_text, notes)
         await start(core, container.id)
     except WherryError as error:
         raise type(error)(
