@@ -71,7 +71,8 @@ class Catalog:
     def reserve(self, network: Network) -> None:
         """Note that a network is being made; Conflict when its name is taken."""
         with self._lock:
-            if any(other.name == network.name for other in self._networks.values()):
+            others = [other for other in self._networks.values() if other.state != "removing"]
+            if any(other.name == network.name for other in others):
                 raise Conflict(f"network with name {network.name} already exists", object=network.name)
             self._networks[network.id] = changed(network, state="creating")
         self._store.write(Put(_PREFIX + network.id, changed(network, state="creating").dump()))

@@ -9,7 +9,7 @@ import errno
 import logging
 from collections.abc import Callable
 from threading import Condition, Thread
-from time import monotonic
+from time import monotonic, sleep
 
 from wherry.kernel.netlink import Link, Netlink
 from wherry.network.bridge import delete_links
@@ -18,24 +18,45 @@ _log = logging.getLogger(__name__)
 _POLL = 0.01
 _PATIENCE = 0.5
 _REST = 1.0
+_GLANCE = 0.0005
 
 
 class Drain:
     """Calls back once a link is gone, and deletes it itself when that takes too long. One thread, idle when empty."""
 
-    def __init__(self, host: Netlink) -> None:
-        self._host = host
+    def __init__(self) -> None:
+        # Of its own: a deletion keeps the socket for as long as it takes.
+        self._host = Netlink()
         self._waiting: dict[str, tuple[float, Callable[[], None]]] = {}
         self._changed = Condition()
         self._closed = False
+        self._hurry = False
         self._thread = Thread(target=self._run, name="network-drain", daemon=True)
         self._thread.start()
 
-    def add(self, link: str, gone: Callable[[], None]) -> None:
-        """Call `gone`, from the drain's thread, once there is no link of this name."""
+    def add(self, link: str, gone: Callable[[], None], *, delete: bool = False) -> None:
+        """Call `gone`, from the drain's thread, once there is no link of this name. `delete`: and delete it at once."""
         with self._changed:
-            self._waiting[link] = (monotonic() + _PATIENCE, gone)
+            self._waiting[link] = (monotonic() + (0 if delete else _PATIENCE), gone)
+            self._hurry |= delete
             self._changed.notify_all()
+
+    def delete(self, link: str) -> None:
+        """Delete a link and wait until it is out of everybody's sight; absent is no error.
+
+        The kernel takes it from its namespace at once, and then waits for its last readers: 15 ms nobody needs to see.
+        """
+        self.add(link, lambda: None, delete=True)
+        deadline = monotonic() + _PATIENCE
+        with Netlink() as here:
+            while monotonic() < deadline:
+                try:
+                    here.link(link)
+                except OSError as error:
+                    if error.errno == errno.ENODEV:
+                        return
+                    raise
+                sleep(_GLANCE)
 
     def wait_empty(self, timeout: float) -> bool:
         """Wait until every link is gone."""
@@ -48,14 +69,16 @@ class Drain:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        self._host.close()
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._waiting)
-                self._changed.wait_for(lambda: self._closed, _POLL)
+                self._changed.wait_for(lambda: self._closed or self._hurry, _POLL)
                 if self._closed:
                     return
+                self._hurry = False
                 waiting = dict(self._waiting)
             try:
                 self._sweep(waiting)

@@ -3,7 +3,7 @@
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from threading import Lock, Thread
@@ -11,10 +11,11 @@ from threading import Lock, Thread
 from wherry.errors import FailedPrecondition
 from wherry.kernel.conntrack import Conntrack
 from wherry.kernel.nftables import Nftables
+from wherry.kernel.nftelements import Elements
 from wherry.kernel.nftwatch import TableWatch
 from wherry.network import rules
 from wherry.network.endpoint import Endpoint
-from wherry.network.rules import Segment, TableOptions
+from wherry.network.rules import Element, Segment, TableOptions
 
 _log = logging.getLogger(__name__)
 _UDP = 17
@@ -35,6 +36,7 @@ class Firewall:
         self._published: dict[tuple[str, str], Endpoint] = {}
         self._lock = Lock()
         self._nft = _open_nftables()
+        self._elements = Elements()
         self._conntrack = Conntrack()
         self._closed = False
         self._watch = TableWatch()
@@ -81,18 +83,18 @@ class Firewall:
             return
         with self._lock:
             self._published[endpoint.sandbox, endpoint.network_id] = endpoint
-            self._change(rules.publish(self._options.table, endpoint))
+            self._change_elements((), rules.elements(endpoint))
         self._forget(replace(endpoint, ports=()), endpoint)
 
     def replace(self, old: Endpoint, new: Endpoint) -> None:
         """Lead other ports to an endpoint, those that stay untouched; on failure all is as before."""
         gone = replace(old, ports=tuple(port for port in old.ports if port not in new.ports))
         more = replace(new, ports=tuple(port for port in new.ports if port not in old.ports))
-        table, key = self._options.table, (new.sandbox, new.network_id)
+        key = (new.sandbox, new.network_id)
         with self._lock:
             self._published[key] = new
             try:
-                self._change(rules.withdraw(table, gone) + rules.publish(table, more))
+                self._change_elements(rules.elements(gone), rules.elements(more))
             except BaseException:
                 self._published[key] = old
                 raise
@@ -115,7 +117,7 @@ class Firewall:
             known = self._published.pop((endpoint.sandbox, endpoint.network_id), None)
             if known is None:
                 return
-            self._change(rules.withdraw(self._options.table, known))
+            self._change_elements(rules.elements(known), ())
         self._forget(known, replace(known, ports=()))
 
     def close(self, *, remove: bool) -> None:
@@ -126,19 +128,24 @@ class Firewall:
         if self._thread.is_alive():
             self._thread.join()
         self._watch.close()
-        with closing(self._nft), closing(self._conntrack):
+        with closing(self._nft), closing(self._elements), closing(self._conntrack):
             if remove:
                 with suppress(OSError):
                     self._nft.run(f"add table inet {self._options.table}\ndelete table inet {self._options.table}")
 
+    def _change_elements(self, gone: Iterable[Element], more: Iterable[Element]) -> None:
+        """Call with the lock held, and `_published` as it is to be."""
+        self._perform(lambda: self._elements.change(self._options.table, rules.changes(gone, more)))
+
     def _change(self, commands: str) -> None:
-        """Call with the lock held, and `_segments` and `_published` as they are to be."""
-        if not commands:
-            return
+        """Call with the lock held, and `_segments` as it is to be."""
+        self._perform(lambda: self._nft.run(commands))
+
+    def _perform(self, change: Callable[[], object]) -> None:
         try:
-            self._nft.run(commands)
+            change()
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EEXIST):
+            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY):
                 raise
             _log.warning("restoring the nftables table %s, which was changed from outside", self._options.table)
             self._say_everything()

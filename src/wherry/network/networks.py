@@ -5,12 +5,14 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from threading import Lock
 from typing import Any
 
 from wherry.errors import FailedPrecondition, Internal, NotFound, PermissionDenied, WherryError
 from wherry.kernel import netns
 from wherry.kernel.netlink import Netlink
+from wherry.network import bridge as bridges
 from wherry.network import documents, pools, sandbox, specification
 from wherry.network.catalog import Catalog
 from wherry.network.config import NetworkConfig
@@ -34,6 +36,7 @@ from wherry.network.specification import NetworkRequest, Surroundings
 from wherry.state import Store
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 5.0
 Watcher = Callable[[str], None]
 
 
@@ -110,6 +113,9 @@ class Networks:
             self._catalog.put(network)
             return self._document(network, {})
         driver.check(network)
+        if network.subnets or network.options:
+            # What is being removed may still have the subnet, or the device of that name.
+            parts.drain.wait_empty(_PATIENCE)
         with self._lock:
             # One at a time: two must not choose the same subnet.
             network = specification.complete(network, request, self._surroundings())
@@ -237,10 +243,11 @@ class Networks:
 
     def _take_down(self, network: Network) -> None:
         driver = self._parts().drivers.get(network.driver)
-        if driver is not None and not network.config_only:
-            driver.close(network)
         self._addresses.pop(network.id, None)
-        self._catalog.forget(network)
+        if driver is None or network.config_only:
+            self._catalog.forget(network)
+        else:
+            driver.close(network, lambda: self._catalog.forget(network))
 
     def _surroundings(self) -> Surroundings:
         parts, config = self._parts(), self._config
@@ -303,7 +310,7 @@ class _Started:
             opened.callback(self._close_firewall)
             self.ports = opened.enter_context(closing(Ports(config.default_bind)))
             self.ports.adopt(port for endpoint in live for port in endpoint.ports)
-            self.drain = opened.enter_context(closing(Drain(self.host)))
+            self.drain = opened.enter_context(closing(Drain()))
             self._bridges = BridgeDriver(self.host, self.firewall, self.drain, config.mtu)
             self.drivers: dict[str, Driver] = {
                 driver.name: driver for driver in (self._bridges, PlainDriver("host"), PlainDriver("null"))
@@ -323,6 +330,7 @@ class _Started:
     def close(self, *, remove: bool) -> None:
         """Let go of sockets and threads. With `remove` devices and table go too, else they work on for containers."""
         self._removing = remove
+        self.drain.wait_empty(_PATIENCE)
         self._opened.close()
 
     def default_options(self, network: Network) -> dict[str, str]:
@@ -367,9 +375,11 @@ class _Started:
         for network in self._catalog.unfinished:
             driver = self.drivers.get(network.driver)
             if driver is not None and not network.config_only:
-                driver.close(network)
-            self._catalog.forget(network)
+                driver.close(network, partial(self._catalog.forget, network))
+            else:
+                self._catalog.forget(network)
         self._catalog.unfinished.clear()
+        self.drain.wait_empty(_PATIENCE)
         for network in list(self._catalog):
             members = [endpoint for endpoint in live if endpoint.network_id == network.id]
             driver = self.drivers.get(network.driver)
@@ -401,7 +411,7 @@ class _Started:
         if self._removing:
             for network in self._catalog:
                 if network.driver == "bridge" and not network.built_in:
-                    self._bridges.close(network)
+                    bridges.remove(self.host, self._bridges.device(network))
         self.firewall.close(remove=self._removing)
         if self._removing and self.default is not None:
             self.default.remove()

@@ -16,7 +16,8 @@ What the rules do:
 - a packet for one of the host's own addresses and a published port goes to the container (from other hosts, from
   containers of any network, and from the host itself, 127.0.0.1 and ::1 included);
 - only answers and published ports reach containers from outside their network, and so from other networks; a neighbour
-  that routes packets straight to a container's address is not heard (`guard` comes before connection tracking);
+  that routes packets straight to a container's address, or to the host's on a bridge, is not heard (`guard` comes
+  before connection tracking);
 - what comes from an internal network goes nowhere else;
 - 127.0.0.0/8 can be answered over a bridge (route_localnet), so it must not be *asked* over it: dropped in `guard`;
   and packets from other hosts to 127.0.0.0/8 are never translated, the kernel then drops them as martians
@@ -25,12 +26,16 @@ What the rules do:
   container would else answer directly, past the translation.
 """
 
+import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from wherry.kernel.nftelements import Change, port, protocol
+from wherry.kernel.nftelements import element as packed
 from wherry.network.endpoint import Endpoint
 
 _ANY = ("0.0.0.0", "::")
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
 class Segment(NamedTuple):
@@ -80,9 +85,10 @@ table inet {name} {{
   map entering {{ type ifname : verdict; }}
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+    iifname @bridges fib daddr type local accept
     ip daddr vmap @homes4
     ip6 daddr vmap @homes6
-    iifname @bridges ip daddr 127.0.0.0/8 drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -211,38 +217,93 @@ def _out(segment: Segment, version: int, mode: str) -> list[str]:
     return rules
 
 
+class Element(NamedTuple):
+    """A published port, or a range of them, as it is in one of the maps: in `ports` an element for each."""
+
+    map: str
+    address: str
+    """Of the host, "" where any will do; of the container in `open` sets."""
+    proto: str
+    first: int
+    last: int
+    target: str
+    target_port: int
+
+
+def elements(endpoint: Endpoint) -> list[Element]:
+    """What leads an endpoint's ports to it."""
+    found = []
+    for one in endpoint.ports:
+        version, target = (6, endpoint.ipv6) if ":" in one.host_ip else (4, endpoint.ipv4)
+        proto, last = one.proto, one.count - 1
+        if not one.host_port:
+            inner = one.container_port
+            found.append(Element(f"open{version}", target, proto, inner, inner + last, "", 0))
+            continue
+        at, address = ("", "") if one.host_ip in _ANY else ("_at", one.host_ip)
+        if last and one.host_port == one.container_port:
+            ends = one.host_port, one.host_port + last
+            found.append(Element(f"spans{version}{at}", address, proto, *ends, target, 0))
+            continue
+        ends = one.host_port, one.host_port + last
+        found.append(Element(f"ports{version}{at}", address, proto, *ends, target, one.container_port))
+    return found
+
+
 def publish(table: str, endpoint: Endpoint) -> str:
     """Commands that lead an endpoint's ports to it; "" when it has none."""
-    return _elements("add", table, endpoint)
+    return "".join(
+        f"add element inet {table} {name} {{ {', '.join(piece for one in found for piece in _written(one))} }}\n"
+        for name, found in _by_map(elements(endpoint)).items()
+    )
 
 
-def withdraw(table: str, endpoint: Endpoint) -> str:
-    """Commands that undo `publish`."""
-    return _elements("delete", table, endpoint)
+def changes(gone: Iterable[Element], more: Iterable[Element]) -> list[Change]:
+    """The same as changes to be performed at once, and the opposite."""
+    found = []
+    for add, group in ((False, gone), (True, more)):
+        for name, members in _by_map(group).items():
+            found.append(Change(add, name, [piece for one in members for piece in _packed(one, add=add)]))
+    return found
 
 
-def _elements(verb: str, table: str, endpoint: Endpoint) -> str:
-    found: dict[str, list[str]] = {}
-    add = verb == "add"
-    for port in endpoint.ports:
-        version, target = (6, endpoint.ipv6) if ":" in port.host_ip else (4, endpoint.ipv4)
-        last = port.count - 1
-        if not port.host_port:
-            ports = _span(port.container_port, last)
-            found.setdefault(f"open{version}", []).append(f"{target} . {port.proto} . {ports}")
-            continue
-        at, prefix = ("", "") if port.host_ip in _ANY else ("_at", f"{port.host_ip} . ")
-        if port.count > 1 and port.host_port == port.container_port:
-            value = f" : {target}" if add else ""
-            key = f"{prefix}{port.proto} . {_span(port.host_port, last)}{value}"
-            found.setdefault(f"spans{version}{at}", []).append(key)
-            continue
-        elements = found.setdefault(f"ports{version}{at}", [])
-        for offset in range(port.count):
-            value = f" : {target} . {port.container_port + offset}" if add else ""
-            elements.append(f"{prefix}{port.proto} . {port.host_port + offset}{value}")
-    return "".join(f"{verb} element inet {table} {name} {{ {', '.join(keys)} }}\n" for name, keys in found.items())
+def _by_map(found: Iterable[Element]) -> dict[str, list[Element]]:
+    groups: dict[str, list[Element]] = {}
+    for element in found:
+        groups.setdefault(element.map, []).append(element)
+    return groups
 
 
-def _span(first: int, more: int) -> str:
-    return f"{first}-{first + more}" if more else str(first)
+def _written(element: Element) -> list[str]:
+    prefix = f"{element.address} . {element.proto} . " if element.address else f"{element.proto} . "
+    if element.target_port:
+        shift = element.target_port - element.first
+        numbers = range(element.first, element.last + 1)
+        return [f"{prefix}{number} : {element.target} . {number + shift}" for number in numbers]
+    ports = str(element.first) if element.first == element.last else f"{element.first}-{element.last}"
+    return [f"{prefix}{ports} : {element.target}" if element.target else prefix + ports]
+
+
+def _packed(element: Element, *, add: bool) -> list[bytes]:
+    begin = (_packed_address(element.address) if element.address else b"") + protocol(_NUMBERS[element.proto])
+    target = _packed_address(element.target) if add and element.target else b""
+    if not element.target_port:
+        return [packed(begin + port(element.first), begin + port(element.last), target)]
+    if not target:
+        return [packed(begin + port(number)) for number in range(element.first, element.last + 1)]
+    first = packed(begin + port(element.first), b"", target + port(element.target_port))
+    if element.first == element.last:
+        return [first]
+    # A thousand at once: all are the first one but for two numbers.
+    at = first.index(begin + port(element.first)) + len(begin)
+    to = first.rindex(target + port(element.target_port)) + len(target)
+    head, middle, tail = first[:at], first[at + 2 : to], first[to + 2 :]
+    shift = element.target_port - element.first
+    return [
+        head + number.to_bytes(2, "big") + middle + (number + shift).to_bytes(2, "big") + tail
+        for number in range(element.first, element.last + 1)
+    ]
+
+
+def _packed_address(text: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)

@@ -61,11 +61,8 @@ def check(request: NetworkRequest) -> None:
         raise PermissionDenied("cannot create a swarm scoped network when swarm is not active", object="Scope")
     if request.ipv4 is False and not request.ipv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled", object=request.name)
-    if request.config_only:
-        if request.driver not in ("", "null"):
-            raise PermissionDenied("config-only network does not support a driver", object=request.driver)
-        if request.config_from:
-            raise PermissionDenied("a config-only network cannot itself come from another", object=request.name)
+    if request.config_only and request.config_from:
+        raise PermissionDenied("a config-only network cannot itself come from another", object=request.name)
     _check_subnets(request)
 
 
@@ -107,7 +104,8 @@ def draft(request: NetworkRequest) -> Network:
     return Network(
         name=request.name,
         id=os.urandom(32).hex(),
-        driver=request.driver or ("null" if request.config_only else "bridge"),
+        # docker's client always names a driver, and means none.
+        driver="null" if request.config_only else request.driver or "bridge",
         created=now(),
         ipv4=request.ipv4 is not False,
         ipv6=bool(request.ipv6),

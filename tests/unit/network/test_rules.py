@@ -25,7 +25,7 @@ ENDPOINT = Endpoint(
 )
 
 
-def test_publishing_is_one_element_each_and_withdrawing_names_the_keys_only() -> None:
+def test_publishing_is_one_element_each() -> None:
     assert rules.publish("t", ENDPOINT) == (
         "add element inet t ports4 { tcp . 8080 : 10.0.0.2 . 80, udp . 5353 : 10.0.0.2 . 53 }\n"
         "add element inet t ports4_at { 127.0.0.1 . tcp . 8081 : 10.0.0.2 . 81 }\n"
@@ -33,13 +33,24 @@ def test_publishing_is_one_element_each_and_withdrawing_names_the_keys_only() ->
         "add element inet t ports6 { udp . 20 : fd00:9::2 . 10, udp . 21 : fd00:9::2 . 11 }\n"
         "add element inet t open6 { fd00:9::2 . tcp . 443 }\n"
     )
-    assert rules.withdraw("t", ENDPOINT) == (
-        "delete element inet t ports4 { tcp . 8080, udp . 5353 }\n"
-        "delete element inet t ports4_at { 127.0.0.1 . tcp . 8081 }\n"
-        "delete element inet t spans4 { tcp . 1000-60999 }\n"
-        "delete element inet t ports6 { udp . 20, udp . 21 }\n"
-        "delete element inet t open6 { fd00:9::2 . tcp . 443 }\n"
-    )
+
+
+def test_elements_are_packed_as_the_kernel_has_them() -> None:
+    one, span = PublishedPort(80, "tcp", "0.0.0.0", 8080), PublishedPort(20, "udp", "::", 20, 3)
+    there = Endpoint("s", None, "bridge", "n", "bridge", "e", ipv4="10.0.0.2", ipv6="fd00::2", ports=(one, span))
+    gone, more = rules.changes(rules.elements(there), ()), rules.changes((), rules.elements(there))
+    assert [(change.add, change.set) for change in gone + more] == [
+        *((False, "ports4"), (False, "spans6")),
+        *((True, "ports4"), (True, "spans6")),
+    ]
+    key = bytes.fromhex("06000000 1f900000")
+    assert key in gone[0].elements[0]
+    assert key in more[0].elements[0]
+    value = bytes.fromhex("0a000002 00500000")
+    assert value in more[0].elements[0]
+    assert value not in gone[0].elements[0]
+    for ends in ("11000000 00140000", "11000000 00160000"):
+        assert bytes.fromhex(ends) in gone[1].elements[0]
 
 
 def test_no_ports_no_commands() -> None:

@@ -1,6 +1,5 @@
 """bridge: a device of the host with an address, a veth pair for each endpoint, and rules about what may pass."""
 
-import errno
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from os import urandom
 
 from wherry.errors import InvalidArgument
 from wherry.kernel import netns
-from wherry.kernel.netlink import Link, Netlink, delete_link
+from wherry.kernel.netlink import Link, Netlink
 from wherry.network import bridge as bridges
 from wherry.network import sandbox
 from wherry.network.bridge import Bridge
@@ -83,10 +82,11 @@ class BridgeDriver:
         """A network's device and options; KeyError when it is not open."""
         return self._open[network.id]
 
-    def close(self, network: Network) -> None:
+    def close(self, network: Network, gone: Callable[[], None]) -> None:
         self._open.pop(network.id, None)
         self._firewall.remove_segment(network.id[:12])
-        bridges.remove(self._host, self.device(network))
+        # 30 ms, in which nobody needs it any more.
+        self._drain.add(self.device(network), gone, delete=True)
 
     def stem(self, network: Network) -> str:
         return self._open[network.id].options.interface_prefix
@@ -114,13 +114,8 @@ class BridgeDriver:
         return index
 
     def unplug(self, network: Network, endpoint: Endpoint, *, box_goes: bool) -> None:
-        if box_goes:
-            return
-        try:
-            self._host.request(delete_link(endpoint.host_ifname))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        if not box_goes:
+            self._drain.delete(endpoint.host_ifname)
 
     def settle(self, endpoint: Endpoint, gone: Callable[[], None]) -> None:
         self._drain.add(endpoint.host_ifname, gone)

@@ -14,7 +14,7 @@ own time is told by `settle`, and only then are the addresses given to others.
     index = driver.plug(network, endpoint, box)
     driver.unplug(network, endpoint, box_goes=False)
     driver.settle(endpoint, lambda: ...)
-    driver.close(network)
+    driver.close(network, lambda: ...)
 
 Drivers raise wherry.errors, and OSError for what the kernel refuses. Every method may be called from any thread; calls
 for one network's open and close are the caller's to put in order.
@@ -63,8 +63,11 @@ class Driver(Protocol):
         """
         ...
 
-    def close(self, network: Network) -> None:
-        """Take it away; what is not there is no error, nor is a network that was never opened."""
+    def close(self, network: Network, gone: Callable[[], None]) -> None:
+        """Take it away; what is not there is no error, nor is a network that was never opened.
+
+        `gone` is called, from any thread, when nothing is left in the kernel.
+        """
         ...
 
     def stem(self, network: Network) -> str:

@@ -25,8 +25,8 @@ class PlainDriver:
     def open(self, network: Network, live: Collection[Endpoint]) -> list[Endpoint]:
         return []
 
-    def close(self, network: Network) -> None:
-        pass
+    def close(self, network: Network, gone: Callable[[], None]) -> None:
+        gone()
 
     def stem(self, network: Network) -> str:
         return "eth"
