@@ -34,6 +34,7 @@ from wherry.build.progress import BuildOutput
 from wherry.build.remote import git_remote, is_url
 from wherry.build.request import BuildRequest, NamedContext
 from wherry.build.solver import Sources
+from wherry.build.trees import Digests
 from wherry.engine.builds import BuildResult
 from wherry.engine.threads import in_own_thread
 from wherry.errors import Conflict, InvalidArgument, NotFound, Unimplemented, WherryError
@@ -92,6 +93,8 @@ async def build(call: Call) -> Answer:
 
 async def _build(call: Call, progress: ProgressStream) -> dict[str, Any] | None:
     builds = call.engine.builds
+    if call.query.get("context"):
+        return await _build_kept(call, progress)
     directory = builds.contexts / os.urandom(8).hex()
     identity = call.query.get("buildid")
     task = asyncio.current_task()
@@ -110,7 +113,40 @@ async def _build(call: Call, progress: ProgressStream) -> dict[str, Any] | None:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, True))
 
 
-async def _run(call: Call, progress: ProgressStream, tree: FetchedTree, source: Source) -> dict[str, Any] | None:
+async def _build_kept(call: Call, progress: ProgressStream) -> dict[str, Any] | None:
+    """With `context` and `contextdigest`: on files that were sent before."""
+    kept, query = call.engine.builds.kept, call.query
+    context = kept.use(query.get("context"), query.get("contextdigest"))
+    try:
+        name = query.get("dockerfile") or "Dockerfile"
+        source = await asyncio.to_thread(_read_dockerfile, context.path, name)
+        tree = FetchedTree(context.path, context.key)
+        return await _run(call, progress, tree, source, context.digests)
+    finally:
+        kept.done(context)
+
+
+async def begin_context(call: Call) -> Answer:
+    """POST /wherry/buildcontexts/{id}: a manifest; the numbers of the lines whose files are wanted."""
+    manifest = await _manifest(call)
+    return reply_json({"wanted": await call.engine.builds.kept.begin(call.name, manifest)})
+
+
+async def _manifest(call: Call) -> bytes:
+    async with upload(call) as body:
+        return await in_own_thread(body.read)
+
+
+async def finish_context(call: Call) -> Answer:
+    """PUT /wherry/buildcontexts/{id}?digest=...: the wanted files as a tar."""
+    async with upload(call) as body:
+        await call.engine.builds.kept.finish(call.name, call.query.get("digest"), body, in_own_thread)
+    return Reply(204)
+
+
+async def _run(
+    call: Call, progress: ProgressStream, tree: FetchedTree, source: Source, digests: Digests | None = None
+) -> dict[str, Any] | None:
     builds, query = call.engine.builds, call.query
     ignore = await asyncio.to_thread(_read_ignore, tree.path, source.name)
     dockerfile = await asyncio.to_thread(parse, source)
@@ -126,7 +162,9 @@ async def _run(call: Call, progress: ProgressStream, tree: FetchedTree, source: 
     text = EventText(progress) if events else ClassicText(progress, quiet=quiet)
     text.findings([_finding(source, one) for one in findings])
     request = _request(call, source)
-    sources = Sources(context=DirectoryContext({"": tree}), ignore=ignore, secrets=_secrets(call))
+    sources = Sources(
+        context=DirectoryContext({"": tree}), ignore=ignore, secrets=_secrets(call), digests=digests or Digests()
+    )
     images = builds.base_images(_registry_config(call), progress if not quiet and not events else None)
     result: BuildResult = await builds.build(
         request,
@@ -471,4 +509,6 @@ ROUTES = [
     Route("POST", "/build", build),
     Route("POST", "/build/cancel", cancel),
     Route("POST", "/build/prune", prune),
+    Route("POST", "/wherry/buildcontexts/{id}", begin_context),
+    Route("PUT", "/wherry/buildcontexts/{id}", finish_context),
 ]

@@ -11,9 +11,11 @@ import json
 import os
 import secrets as random
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from wherry.build.cache import BuildCache, CacheRecord
@@ -33,6 +35,7 @@ from wherry.spec.digest import ChainID
 
 _VERSION = "1"
 _PARALLEL = 16
+_MEMO = 4096
 
 
 class StepFailed(WherryError):
@@ -123,6 +126,19 @@ class Solver:
         self.executor, self.fetcher = executor, fetcher
         self.slots = asyncio.Semaphore(_PARALLEL)
         self._running: dict[str, _Shared] = {}
+        self.memo: OrderedDict[tuple[str, str], list[str]] = OrderedDict()
+        """Digests of selections from trees whose content has a name."""
+
+    def remembered(self, key: str, what: str, work: Callable[[], list[str]]) -> list[str]:
+        """The result of `work` for a tree of this key; computed anew where the tree has none."""
+        if not key:
+            return work()
+        found = self.memo.get((key, what))
+        if found is None:
+            found = self.memo[key, what] = work()
+            if len(self.memo) > _MEMO:
+                self.memo.popitem(last=False)
+        return found
 
     async def shared(
         self, key: str, work: Callable[[BuildOutput], Awaitable[CacheRecord]], listener: Callable[[bytes, int], None]
@@ -342,27 +358,36 @@ class Solve:
             if solved.chain is not None:
                 found.append(f"{solved.chain} {mount.mount.source}")
                 continue
-            with ExitStack() as stack:
-                tree = self._open(solved, stack)
-                real = tree.resolve(mount.mount.source or "/")
-                found.append(digest_entries(tree, tree.entries(real), top=True))
+            source = mount.mount.source or "/"
+            key = solved.tree.key if solved.tree is not None else ""
+            what = f"mount {source} {_rules(solved.ignore)}"
+            found += self._solver.remembered(key, what, partial(self._mounted_digest, solved, source))
         return found
+
+    def _mounted_digest(self, solved: Solved, source: str) -> list[str]:
+        with ExitStack() as stack:
+            tree = self._open(solved, stack)
+            return [digest_entries(tree, tree.entries(tree.resolve(source)), top=True)]
 
     def _copied(self, operation: Copy, inputs: list[Solved]) -> list[str]:
         found = []
+        for index, text in operation.sources:
+            solved = inputs[index]
+            # A layer's ChainID says all of its content; of files from outside only a kept context has a name.
+            key = solved.tree.key if solved.tree is not None else str(solved.chain)
+            what = f"copy {text} {operation.parents} {operation.excludes} {_rules(solved.ignore)}"
+            found += self._solver.remembered(key, what, partial(self._copied_digest, operation, solved, text))
+        return found
+
+    def _copied_digest(self, operation: Copy, solved: Solved, text: str) -> list[str]:
+        found = []
         excludes = excluding(operation.excludes)
         with ExitStack() as stack:
-            trees = {index: self._open(inputs[index], stack) for index, _ in operation.sources}
-            for index, text in operation.sources:
-                solved = inputs[index]
-                tree = trees[index]
-                if solved.tree is not None and solved.tree.key:
-                    found.append(f"{solved.tree.key} {text}")
-                    continue
-                for one in select(tree, text, parents=operation.parents):
-                    digest = digest_entries(tree, tree.entries(one.real, excludes=excludes), top=operation.parents)
-                    name = os.fsdecode(one.below if one.directory else one.name)
-                    found.append(f"{digest} {one.directory} {name}")
+            tree = self._open(solved, stack)
+            for one in select(tree, text, parents=operation.parents):
+                digest = digest_entries(tree, tree.entries(one.real, excludes=excludes), top=operation.parents)
+                name = os.fsdecode(one.below if one.directory else one.name)
+                found.append(f"{digest} {one.directory} {name}")
         return found
 
     def _open(self, solved: Solved, stack: ExitStack) -> SourceTree:
@@ -441,6 +466,10 @@ class Solve:
             owner_given = owner_of(operation.chown, owners) if operation.chown else None
             trees = [self._open(solved, stack) for solved in inputs[1:]]
             Copier(root, operation, owner_given).run(trees)
+
+
+def _rules(ignore: Ignore | None) -> str:
+    return "" if ignore is None else repr([(rule.text, rule.exception) for rule in ignore.rules])
 
 
 async def _uninterrupted(work: Callable[..., Any], *arguments: Any) -> Any:

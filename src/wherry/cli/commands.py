@@ -37,6 +37,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "export": ("export", "[OPTIONS] CONTAINER", "Write a container's file system as a tar archive"),
     "commit": ("commit", "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Make an image from a container's changes"),
     "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images"),
+    "build": ("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile"),
     "pull": ("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry"),
     "save": ("export", "[OPTIONS] IMAGE [IMAGE...]", "Write images to a tar archive"),
     "load": ("load", "[OPTIONS]", "Load images from a tar archive or standard input"),
@@ -52,6 +53,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "completion": ("completion", "bash|zsh|fish", "Write a script that completes commands in a shell"),
     "daemon": ("daemon", "[OPTIONS]", "Run the engine"),
     "registry": ("registry", "serve|collect [OPTIONS]", "Run a registry of images"),
+    "builder du": ("builder", "", "Show what builds keep on disk"),
+    "builder prune": ("builder", "[OPTIONS]", "Remove what builds keep"),
     "container inspect": ("inspect", f"[OPTIONS] {_C}", "Show everything known about containers"),
     "container prune": ("prune", "[OPTIONS]", "Remove all stopped containers"),
     "image inspect": ("inspect", "[OPTIONS] IMAGE [IMAGE...]", "Show everything known about images"),
@@ -74,13 +77,17 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "socket operations": ("socket", "", "List what sockets can be allowed to do"),
     "socket rm": ("socket", "NAME [NAME...]", "Close and remove sockets"),
     "context create": ("context", "[OPTIONS] CONTEXT", "Create a context"),
+    "context export": ("context_archive", "[OPTIONS] CONTEXT [FILE|-]", "Write a context to a tar archive"),
+    "context import": ("context_archive", "CONTEXT FILE|-", "Make a context from a tar or zip archive"),
     "context inspect": ("context", "[OPTIONS] [CONTEXT] [CONTEXT...]", "Show everything known about contexts"),
     "context ls": ("context", "[OPTIONS]", "List contexts"),
     "context rm": ("context", "CONTEXT [CONTEXT...]", "Remove one or more contexts"),
     "context show": ("context", "", "Print the name of the current context"),
+    "context update": ("context", "[OPTIONS] CONTEXT", "Change a context"),
     "context use": ("context", "CONTEXT", "Choose the context for the commands to come"),
 }
 GROUPS = {
+    "builder": "Manage builds",
     "container": "Manage containers",
     "context": "Manage contexts",
     "image": "Manage images",
@@ -89,7 +96,7 @@ GROUPS = {
     "system": "Manage the engine",
     "volume": "Manage volumes",
 }
-COMMON = ("run", "exec", "ps", "pull", "images", "login", "logout", "version", "info")
+COMMON = ("run", "exec", "ps", "build", "pull", "images", "login", "logout", "version", "info")
 # The same command under a group, and docker's other names for it.
 _BOTH = (
     "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause "
@@ -101,6 +108,8 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
     "container list": "ps",
     "container ps": "ps",
     "container remove": "rm",
+    "image build": "build",
+    "builder build": "build",
     "image ls": "images",
     "image list": "images",
     "image rm": "rmi",
@@ -122,16 +131,15 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
 _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
 _LATER = (
-    "build builder buildx bake checkpoint compose config manifest node plugin push search "
+    "buildx bake checkpoint compose config manifest node plugin push search "
     "secret service stack swarm trust"
 )
 NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
-        "image": "build push",
+        "image": "push",
         "network": "create rm remove connect disconnect prune",
         "volume": "update",
-        "context": "export import update",
     }.items()
     for name in rest.split()
 }

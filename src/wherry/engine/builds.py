@@ -1,6 +1,7 @@
 """Builds: from a request to an image, with the engine's own store, runtime and networks."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from wherry.build.cache import BuildCache
 from wherry.build.cache_mounts import CacheMounts
+from wherry.build.contexts import ContextStore
 from wherry.build.dockerfile.parse import Dockerfile, parse
 from wherry.build.export import describe
 from wherry.build.fetch import Fetches
@@ -66,7 +68,9 @@ class Builds:
         self.cache = BuildCache(parts.store, parts.images.built, parts.snapshots)
         runner = StepRunner(core, self.caches, root / "scratch")
         self.solver = Solver(parts.snapshots, parts.images.built, self.cache, runner, Fetches(root / "fetched"))
-        self.contexts = root / "contexts"
+        self.contexts = root / "incoming"
+        shutil.rmtree(self.contexts, ignore_errors=True)
+        self.kept = ContextStore(root / "contexts")
         self.running: dict[str, asyncio.Task[Any]] = {}
 
     def base_images(self, auth: Any = None, progress: Any = None) -> BaseImages:
