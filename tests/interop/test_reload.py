@@ -149,6 +149,38 @@ def test_without_live_restore_containers_end_with_the_daemon(own: Configured) ->
             assert api.delete(f"/containers/{name}?force=1").status == 204
 
 
+def test_what_the_daemon_decides_for_containers_that_say_nothing(own: Configured) -> None:
+    profile = own.root / "seccomp.json"
+    profile.write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
+    )
+    own.write(
+        **{
+            "no-new-privileges": True,
+            "seccomp-profile": str(profile),
+            "default-ipc-mode": "shareable",
+            "default-cgroupns-mode": "private",
+        }
+    )
+    own.start()
+    script = "grep NoNewPrivs /proc/self/status; mkdir /d && echo made"
+    with Api(own.host) as api:
+        load_image(api)
+        for name, host, expected in (
+            ("plain", {}, b"NoNewPrivs:\t1\n"),
+            ("own", {"SecurityOpt": ["no-new-privileges=false", "seccomp=unconfined"]}, b"NoNewPrivs:\t0\nmade\n"),
+            ("all", {"Privileged": True}, b"NoNewPrivs:\t1\nmade\n"),
+        ):
+            api.run(name, Image="bb", Cmd=["sh", "-c", script], Tty=True, HostConfig=host)
+            api.wait(name)
+            output = api.get(f"/containers/{name}/logs?stdout=1").body.replace(b"\r", b"")
+            assert output.startswith(expected), name
+            found = api.get(f"/containers/{name}/json").json["HostConfig"]
+            cgroups = "host" if name == "all" else "private"
+            assert (found["IpcMode"], found["CgroupnsMode"]) == ("shareable", cgroups)
+            assert api.delete(f"/containers/{name}").status == 204
+
+
 def test_validate(own: Configured, capfd: pytest.CaptureFixture[str]) -> None:
     from wherry.daemon.process import main
 

@@ -34,6 +34,13 @@ def _check_words(values: Mapping[str, Any]) -> None:
     if values["log-format"] not in ("text", "json"):
         raise InvalidArgument(f"invalid log format: {values['log-format']}", hint="text or json")
 
+    if values["default-ipc-mode"] not in ("private", "shareable"):
+        raise InvalidArgument(f"IPC mode {values['default-ipc-mode']!r} is not supported", hint="private or shareable")
+    if values["default-cgroupns-mode"] not in ("", "host", "private"):
+        raise InvalidArgument(
+            f'invalid default cgroup namespace ({values["default-cgroupns-mode"]}): use "host" or "private"'
+        )
+
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
     for name in ("max-concurrent-downloads", "max-concurrent-uploads"):

@@ -40,6 +40,10 @@ def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "Daemon
         insecure_registries=settings.items("insecure-registry"),
         registry_mirrors=settings.items("registry-mirror"),
         userns_remap=settings.text("userns-remap"),
+        no_new_privileges=settings.flag("no-new-privileges"),
+        seccomp_profile=_seccomp_profile(settings.text("seccomp-profile")),
+        default_ipc_mode=settings.text("default-ipc-mode"),
+        default_cgroupns_mode=settings.text("default-cgroupns-mode"),
         max_downloads=_many(settings, "max-concurrent-downloads"),
         max_uploads=_many(settings, "max-concurrent-uploads"),
         max_download_attempts=settings.number("max-download-attempts"),
@@ -58,6 +62,26 @@ def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "Daemon
     )
     check_runtime(config, config.default_runtime)
     return config
+
+
+_PROFILE_BYTES = 4 << 20
+
+
+def _seccomp_profile(value: str) -> str:
+    """The profile of a file, checked now rather than at every container."""
+    from wherry.engine.security import parse_security_options
+
+    if value in ("", "builtin"):
+        return ""
+    if value == "unconfined":
+        return value
+    try:
+        with open(value) as file:
+            profile = file.read(_PROFILE_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"opening seccomp profile ({value}) failed: {error}", object=value) from None
+    parse_security_options((f"seccomp={profile}",))
+    return profile
 
 
 _UNBOUNDED = 32

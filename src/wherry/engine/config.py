@@ -50,6 +50,12 @@ class DaemonConfig:
     """Where CDI specifications are; the last counts most."""
     userns_remap: str = ""
     """Whose subordinate ids containers live in: "default", user[:group] or uid[:gid]; empty: the host's own ids."""
+    no_new_privileges: bool = False
+    seccomp_profile: str = ""
+    """Of containers that name none: empty for the built-in one, "unconfined", or the profile itself as JSON."""
+    default_ipc_mode: str = "private"
+    default_cgroupns_mode: str = ""
+    """Empty: as docker, private on cgroup v2 and the host's on v1."""
     max_downloads: int = 3
     max_uploads: int = 5
     max_download_attempts: int = 5

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from wherry.engine import attachments, removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
+from wherry.engine.daemon_defaults import security_options
 from wherry.engine.health import merge_health
 from wherry.engine.index import check_name
 from wherry.engine.limits import settle_limits, supported_limits
@@ -191,9 +192,11 @@ def with_defaults(core: Core, host: HostConfig) -> HostConfig:
     if not host.restart_policy.name:
         changes["restart_policy"] = RestartPolicy(name="no")
     if not host.ipc_mode:
-        changes["ipc_mode"] = "private"
+        changes["ipc_mode"] = core.config.default_ipc_mode
     if not host.cgroupns_mode:
-        changes["cgroupns_mode"] = "host" if layout().version == 1 or host.privileged else "private"
+        usual = core.config.default_cgroupns_mode or ("host" if layout().version == 1 else "private")
+        changes["cgroupns_mode"] = "host" if host.privileged else usual
+    changes["security_opt"] = security_options(core.config, host)
     if not host.shm_size and host.ipc_mode in ("", "private", "shareable"):
         changes["shm_size"] = core.config.default_shm_size
     if not host.runtime:

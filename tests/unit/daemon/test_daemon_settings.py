@@ -39,7 +39,7 @@ def test_every_spelling_of_a_flag() -> None:
         (["--debug=maybe"], InvalidArgument, 'invalid argument "maybe" for --debug'),
         (["--log-opt", "x"], InvalidArgument, "key=value is needed"),
         (["--userland-proxy"], Unimplemented, "ports are published by the kernel alone"),
-        (["--containerd", "x"], Unimplemented, "not supported yet"),
+        (["--containerd", "x"], Unimplemented, "there is no containerd here"),
         (["-s", "btrfs"], Unimplemented, "overlay is the only one yet"),
     ],
 )
@@ -168,6 +168,7 @@ def test_every_key_of_docker_is_honoured_or_refused_by_name() -> None:
     log-format log-level log-opts max-concurrent-downloads max-concurrent-uploads max-download-attempts mtu
     no-new-privileges node-generic-resources pidfile raw-logs registry-mirrors runtimes seccomp-profile selinux-enabled
     shutdown-timeout storage-driver storage-opts swarm-default-advertise-addr tls tlscacert tlscert tlskey tlsverify
-    userland-proxy userland-proxy-path userns-remap metrics-addr network-control-plane-mtu cdi-spec-dirs host-gateway-ips
+    userland-proxy userland-proxy-path userns-remap metrics-addr network-control-plane-mtu cdi-spec-dirs
+    host-gateway-ips
     """
     assert [key for key in keys.split() if key not in KEYS] == ["proxies"]

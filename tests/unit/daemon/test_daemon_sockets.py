@@ -88,6 +88,27 @@ def test_sockets_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None
         listen(settings("-H", "fd://7"))
 
 
+def test_what_the_manager_opened_on_the_network_is_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, opened: list[Listener], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    for address, flags, refused in (
+        ("0.0.0.0", (), True),
+        ("127.0.0.1", (), False),
+        ("0.0.0.0", ("--tls=false",), False),
+        ("0.0.0.0", ("--tlsverify",), False),
+    ):
+        passed = socket.create_server((address, 0))
+        monkeypatch.setattr("wherry.daemon.sockets._FIRST_FD", passed.detach())
+        if refused:
+            with pytest.raises(WherryError, match="refusing to listen"):
+                listen(settings("-H", "fd://", *flags))
+        else:
+            opened += listen(settings("-H", "fd://", *flags))
+            assert (opened[-1].tls, bool(opened[-1].warning)) == (("--tlsverify" in flags), "--tlsverify" not in flags)
+
+
 def test_one_daemon_per_root(tmp_path: Path) -> None:
     lock = RootLock(tmp_path / "root")
     with pytest.raises(Conflict, match=rf"another daemon \(process {os.getpid()}\) uses"):
