@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.kernel.paths import open_in_root
 from wherry.snapshots import Change, ChangeKind, NativeSnapshotter, OverlaySnapshotter, Snapshotter
 from wherry.spec.digest import ChainID, DiffID, chain_ids
 
@@ -171,6 +172,20 @@ def test_what_changed_is_a_layer_and_the_same_every_time(snapshotter: Snapshotte
         "old": None,
         "old/z": b"7",
     }
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_links_are_followed_inside_the_tree(snapshotter: Snapshotter, writable: bool) -> None:
+    snapshotter.prepare("links", apply(snapshotter, [("usr/lib/os-release", b"1"), ("etc/x", b"")]))
+    root = snapshotter.open_root("links", writable=True)
+    os.symlink("../usr/lib/os-release", "etc/os-release", dir_fd=root)
+    os.symlink("/../../etc", "away", dir_fd=root)
+    os.close(root)
+    root = snapshotter.open_root("links", writable=writable)
+    found = open_in_root(root, "away/os-release", os.O_RDONLY)
+    os.close(root)
+    assert os.read(found, 9) == b"1"
+    os.close(found)
 
 
 def write(root: int, name: str, data: bytes) -> None:

@@ -52,7 +52,7 @@ def test_mounts_are_where_they_would_be_and_nothing_is_left(
     assert [point.destination for point in views.missing(root, points)] == [point.destination for point in points]
     views.make_places(root, points)
     os.close(root)
-    root = views.compose(snapshots.mount_root("c", writable=True), points, tmp_path / "views", writable=True)
+    root = views.compose(snapshots.open_root("c", writable=True), points, tmp_path / "views", writable=True)
 
     def read(path: str) -> str:
         with open(os.open(path, os.O_RDONLY, dir_fd=root)) as file:

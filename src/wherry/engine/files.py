@@ -74,7 +74,7 @@ def _opened(
                     user = f"copy-{os.urandom(8).hex()}"
                     core.parts.volumes.acquire(point.name, user)
                     undo.callback(core.parts.volumes.release, point.name, user)
-            fd = core.parts.snapshots.mount_root(container.id, writable=writable)
+            fd = core.parts.snapshots.open_root(container.id, writable=writable)
             fd = views.compose(fd, points, core.config.exec_root / "views", writable=writable)
         undo.callback(os.close, fd)
         yield fd, None if remap is None else archive.Ids(remap.uids, remap.gids)

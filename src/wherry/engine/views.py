@@ -43,7 +43,7 @@ def make_places(root: int, points: Iterable[MountPoint]) -> None:
 
 
 def compose(root: int, points: Sequence[MountPoint], scratch: Path, *, writable: bool) -> int:
-    """`root` (of `Snapshotter.mount_root`, taken over) with `points` mounted in it, or what stands in for it.
+    """`root` (of `Snapshotter.open_root`, taken over) with `points` mounted in it, or what stands in for it.
 
     Of a source that is gone nothing is mounted. `scratch`: where to put it together if the kernel needs a place.
     """

@@ -74,16 +74,9 @@ class Snapshotter(Protocol):
         ...
 
     def open_root(self, key: str, *, writable: bool = False) -> int:
-        """A descriptor of the whole tree, mounted nowhere; closing it unmounts.
+        """A descriptor (O_PATH) of the whole tree, mounted nowhere; closing it unmounts it, and what was mounted in it.
 
         Writable only while nobody has `mounts` performed: overlayfs does not share an upper directory.
-        """
-        ...
-
-    def mount_root(self, key: str, *, writable: bool = False) -> int:
-        """As `open_root`, but an O_PATH descriptor of the detached mount itself: others may be attached to it.
-
-        Closing it takes them all away.
         """
         ...
 

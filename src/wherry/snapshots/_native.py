@@ -35,9 +35,6 @@ class NativeSnapshotter(LayeredSnapshotter):
         return (Mount("bind", self._get(key).path, ("rbind", "rw")),)
 
     def open_root(self, key: str, *, writable: bool = False) -> int:
-        return os.open(self._get(key).path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def mount_root(self, key: str, *, writable: bool = False) -> int:
         return mounts.open_tree(paths.AT_FDCWD, self._get(key).path)
 
     def changes(self, key: str) -> list[Change]:

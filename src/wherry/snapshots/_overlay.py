@@ -63,16 +63,13 @@ class OverlaySnapshotter(LayeredSnapshotter):
         return (Mount("overlay", "overlay", options, self._below(writable)),)
 
     def open_root(self, key: str, *, writable: bool = False) -> int:
-        return _listable(self.mount_root(key, writable=writable))
-
-    def mount_root(self, key: str, *, writable: bool = False) -> int:
         found = self._get(key)
         below = self._below(found)
         if writable or len(below) == _MAX_LAYERS:
             (mount,) = self.mounts(key)
             return _detached(mount, read_only=not writable)
         # As a lower layer the upper directory shows the same tree, and is not taken by this mount.
-        return _detached(Mount("overlay", "overlay", _OPTIONS, (f"{found.path}/upper", *below)), read_only=True)
+        return _view(f"{found.path}/upper", *below)
 
     def changes(self, key: str) -> list[Change]:
         writable = self._get(key)
@@ -167,15 +164,7 @@ class OverlaySnapshotter(LayeredSnapshotter):
 
 
 def _view(*lowers: str) -> int:
-    return _listable(_detached(Mount("overlay", "overlay", _OPTIONS, lowers), read_only=True))
-
-
-def _listable(mount: int) -> int:
-    """fsmount gives an O_PATH descriptor, which is closed; the mount lives as long as anything of it is open."""
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
-    finally:
-        os.close(mount)
+    return _detached(Mount("overlay", "overlay", _OPTIONS, lowers), read_only=True)
 
 
 def _detached(mount: Mount, *, read_only: bool) -> int:
@@ -193,6 +182,8 @@ def _detached(mount: Mount, *, read_only: bool) -> int:
         mounts.fsconfig_create(context)
         # The daemon reads and writes files here; nothing of the container's may act on it.
         attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+        # As it is (O_PATH): when this very descriptor is closed the mount is undone, and with what is left of one by
+        # other descriptors ".." is never resolved, nor can anything be mounted there.
         return mounts.fsmount(context, attributes | (MOUNT_ATTR_RDONLY if read_only else 0))
     finally:
         os.close(context)

@@ -43,7 +43,7 @@ def test_five_hundred_layers_and_no_trace_on_the_mount_table(overlay: OverlaySna
     assert len(mount.lowerdirs) == 500
     for writable in (False, True):
         root = overlay.open_root("many", writable=writable)
-        assert len(os.listdir(root)) == 500
+        assert len(os.listdir(f"/proc/self/fd/{root}")) == 500
         assert Path("/proc/self/mountinfo").read_text().count(" overlay ") == before
         os.close(root)
     assert overlay.changes("many") == []
@@ -75,7 +75,7 @@ def test_an_ephemeral_writable_can_be_mounted_again_and_again(overlay: OverlaySn
     again = OverlaySnapshotter(tmp_path / "snapshots")
     try:
         root = again.open_root("brief", writable=True)
-        assert sorted(os.listdir(root)) == ["d0", "d1", "f"]
+        assert sorted(os.listdir(f"/proc/self/fd/{root}")) == ["d0", "d1", "f"]
         os.close(root)
         assert "volatile" in again.mounts("brief")[0].options
     finally:
@@ -123,7 +123,7 @@ def test_a_diff_is_a_layer(overlay: OverlaySnapshotter) -> None:
     digest = DiffID("sha256:" + hashlib.sha256(out.getvalue()).hexdigest())
     overlay.prepare("copy", overlay.apply(base, digest, io.BytesIO(out.getvalue())))
     root = overlay.open_root("copy")
-    assert sorted(os.listdir(root)) == ["d", "kept", "new"]
+    assert sorted(os.listdir(f"/proc/self/fd/{root}")) == ["d", "kept", "new"]
     assert os.listdir(os.open("d", os.O_RDONLY, dir_fd=root)) == ["y"]
     os.close(root)
     assert overlay.changes("copy") == []

@@ -214,8 +214,6 @@ class Snapshots:
     def open_root(self, key: str, *, writable: bool = False) -> int:
         return os.open(self._world.root, os.O_PATH | os.O_DIRECTORY)
 
-    mount_root = open_root
-
     def changes(self, key: str) -> list[Any]:
         return []
 
