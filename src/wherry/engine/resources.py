@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from wherry.errors import FailedPrecondition, Internal, InvalidArgument
-from wherry.spec.docker import DeviceMapping, HostConfig, ThrottleDevice
+from wherry.kernel.cgroups import layout
+from wherry.spec.docker import DeviceMapping, HostConfig, ThrottleDevice, WeightDevice
 
 _CPU_PERIOD = 100_000
 _DEFAULT_RULES: tuple[dict[str, Any], ...] = (
@@ -96,9 +97,7 @@ def _memory(host: HostConfig) -> dict[str, Any]:
 def _block_io(host: HostConfig) -> dict[str, Any]:
     found: dict[str, Any] = {"weight": host.blkio_weight} if host.blkio_weight else {}
     if host.blkio_weight_device:
-        found["weightDevice"] = [
-            {**_block_numbers(device.path), "weight": device.weight} for device in host.blkio_weight_device
-        ]
+        found["weightDevice"] = [_weight(device) for device in host.blkio_weight_device]
     throttles = (
         host.blkio_device_read_bps,
         host.blkio_device_write_bps,
@@ -117,6 +116,26 @@ _THROTTLES = (
     "throttleReadIOPSDevice",
     "throttleWriteIOPSDevice",
 )
+
+
+def _weight(device: WeightDevice) -> dict[str, int]:
+    numbers = _block_numbers(device.path)
+    if layout().version == 1 and not _uses_bfq("{major}:{minor}".format(**numbers)):
+        raise FailedPrecondition(
+            f"a weight cannot be set for {device.path}: it does not use the BFQ scheduler", object=device.path
+        )
+    return {**numbers, "weight": device.weight}
+
+
+def _uses_bfq(number: str) -> bool:
+    # A partition's queue is its disk's.
+    for place in ("queue", "../queue"):
+        try:
+            with open(f"/sys/dev/block/{number}/{place}/scheduler") as file:
+                return "[bfq]" in file.read()
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def _throttle(device: ThrottleDevice) -> dict[str, int]:
