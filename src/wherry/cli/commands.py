@@ -69,8 +69,13 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "volume ls": ("volume", "[OPTIONS]", "List volumes"),
     "volume prune": ("prune", "[OPTIONS]", "Remove unused local volumes"),
     "volume rm": ("volume", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes"),
+    "network connect": ("network", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network"),
+    "network create": ("network", "[OPTIONS] NETWORK", "Create a network"),
+    "network disconnect": ("network", "[OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network"),
     "network inspect": ("inspect", "[OPTIONS] NETWORK [NETWORK...]", "Show everything known about networks"),
     "network ls": ("network", "[OPTIONS]", "List networks"),
+    "network prune": ("prune", "[OPTIONS]", "Remove all unused networks"),
+    "network rm": ("network", "[OPTIONS] NETWORK [NETWORK...]", "Remove one or more networks"),
     "socket create": ("socket", "[OPTIONS] NAME", "Open a further socket of the engine that may do less"),
     "socket inspect": ("socket", "[OPTIONS] NAME [NAME...]", "Show everything known about sockets"),
     "socket ls": ("socket", "[OPTIONS]", "List the sockets that may do less"),
@@ -125,20 +130,17 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
     "volume list": "volume ls",
     "volume remove": "volume rm",
     "network list": "network ls",
+    "network remove": "network rm",
     "context list": "context ls",
     "context remove": "context rm",
 }
 _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
-_LATER = (
-    "buildx bake checkpoint compose config manifest node plugin push search "
-    "secret service stack swarm trust"
-)
+_LATER = "buildx bake checkpoint compose config manifest node plugin push search secret service stack swarm trust"
 NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
         "image": "push",
-        "network": "create rm remove connect disconnect prune",
         "volume": "update",
     }.items()
     for name in rest.split()
