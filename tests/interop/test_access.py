@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
+import ssl
 import subprocess
 import threading
 import uuid
@@ -19,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from daemon import PEER, Daemon, busybox_tar
+from daemon import PEER, Daemon, busybox_tar, wait_until
 from engine_client import Api, DockerCli
 from wherry.daemon.notify import watchdog_seconds
 
@@ -158,6 +160,37 @@ def test_a_plugin_knows_who_asks(own: Daemon, plugin: Plugin, docker: DockerCli,
         made = api.post("/wherry/sockets/create", {"Name": "s", "Allow": ["read"]}).json
         with Api(f"unix://{made['Path']}") as scoped:
             assert scoped.get("/containers/json").message.startswith("authorization denied by plugin")
+
+
+@real
+def test_a_certificate_is_exchanged_while_running(own: Daemon, tmp_path: Path) -> None:
+    port = free_port()
+
+    def write() -> bytes:
+        certificates(tmp_path)
+        return ssl.PEM_cert_to_DER_cert((tmp_path / "server.pem").read_text())
+
+    def seen() -> bytes:
+        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        context.load_cert_chain(tmp_path / "alice.pem", tmp_path / "alice.key")
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as layer:
+                layer.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
+                assert layer.recv(64).startswith(b"HTTP/1.1 200")
+                return layer.getpeercert(binary_form=True) or b""
+
+    first = write()
+    own.flags = (
+        *("-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", str(tmp_path / "ca.pem")),
+        *("--tlscert", str(tmp_path / "server.pem"), "--tlskey", str(tmp_path / "server.key")),
+    )
+    own.start()
+    assert seen() == first
+    second = write()
+    assert own.process is not None
+    own.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "Reloaded configuration" in own.log_text(), 10, "the reload")
+    assert seen() == second != first
 
 
 @real

@@ -5,10 +5,14 @@ import json
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cli_process import COMMAND, run
 
 from daemon import PEER, Daemon, wait_until
 from engine_client import Api, DockerCli
@@ -292,6 +296,29 @@ def test_sockets_come_back_with_the_daemon(tmp_path: Path) -> None:
     finally:
         stuck = daemon.remove()
     assert not stuck
+
+
+def test_by_command(host: str, image: str, name: str, api: Api, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    flags = ["--allow", "lifecycle,containers.list", "--allow", "GET /containers/{id}/top", "--label", "team=a"]
+    made = run(COMMAND, host, ["socket", "create", name, *flags, "--path", str(path), "--mode", "0600"])
+    assert (made.returncode, made.stdout) == (0, f"{path}\n".encode()), made.stderr
+    api.run(f"{name}-1", Image=image, Cmd=["sleep", "1000"], Labels={"team": "a"})
+    assert run(COMMAND, f"unix://{path}", ["ps", "--format", "{{.Names}}"]).stdout == f"{name}-1\n".encode()
+    assert run(COMMAND, f"unix://{path}", ["top", f"{name}-1"]).returncode == 0
+    refused = run(COMMAND, f"unix://{path}", ["exec", f"{name}-1", "true"])
+    assert (refused.returncode, b"may not do this" in refused.stderr) == (1, True)
+    listed = run(COMMAND, host, ["socket", "ls"]).stdout.decode().splitlines()
+    assert listed[0].split() == ["NAME", "ALLOW", "SCOPE", "PATH", "STATUS"]
+    assert any(line.split()[0] == name and line.endswith("listening") for line in listed[1:])
+    shown = json.loads(run(COMMAND, host, ["socket", "inspect", name]).stdout)[0]
+    assert (shown["Labels"], shown["Mode"]) == (["team=a"], "0600")
+    assert b"containers.restart" in run(COMMAND, host, ["socket", "operations"]).stdout
+    wrong = run(COMMAND, host, ["socket", "create", f"{name}2", "--allow", "containers.fly"])
+    assert (wrong.returncode, b"no operation 'containers.fly'" in wrong.stderr) == (1, True)
+    gone = run(COMMAND, host, ["socket", "rm", name, f"{name}3"])
+    assert (gone.returncode, gone.stdout) == (1, f"{name}\n".encode())
+    assert not path.exists()
 
 
 def test_removing_it_ends_its_connections(api: Api, name: str) -> None:
