@@ -39,6 +39,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images"),
     "build": ("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile"),
     "pull": ("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry"),
+    "push": ("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry"),
     "save": ("export", "[OPTIONS] IMAGE [IMAGE...]", "Write images to a tar archive"),
     "load": ("load", "[OPTIONS]", "Load images from a tar archive or standard input"),
     "import": ("load", "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Make an image from a tar archive of a file system"),
@@ -123,6 +124,7 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
     "image import": "import",
     "image load": "load",
     "image pull": "pull",
+    "image push": "push",
     "image save": "save",
     "image tag": "tag",
     "system events": "events",
@@ -136,11 +138,10 @@ ALIASES: dict[str, str] = {f"container {name}": name for name in _IN_CONTAINER} 
 }
 _SECONDARY = ("list", "remove", "container ps")
 # What docker has and Wherry does not: refused by name, so that nobody takes it for a misspelling.
-_LATER = "buildx bake checkpoint compose config manifest node plugin push search secret service stack swarm trust"
+_LATER = "buildx bake checkpoint compose config manifest node plugin search secret service stack swarm trust"
 NOT_YET = frozenset(_LATER.split()) | {
     f"{group} {name}"
     for group, rest in {
-        "image": "push",
         "volume": "update",
     }.items()
     for name in rest.split()

@@ -46,7 +46,7 @@ _OF_CONTAINERS = "attach cp diff exec export kill logs pause port rename restart
 _CONTAINERS = frozenset(_OF_CONTAINERS.split()) | {"container inspect"}
 _IMAGES = frozenset(("run", "create", "rmi", "tag", "history", "images", "image inspect", "pull"))
 _VOLUMES = frozenset(("volume rm", "volume inspect"))
-_NETWORKS = frozenset(("network inspect",))
+_NETWORKS = frozenset(f"network {name}" for name in ("inspect", "rm", "connect", "disconnect"))
 
 
 def completion(cli: Cli, flags: Flags, arguments: list[str]) -> int:

@@ -1,11 +1,15 @@
-"""`wherry network ls`."""
+"""`wherry network create ls rm connect disconnect`."""
 
 from __future__ import annotations
 
+import sys
+
 from wherry.cli import describe, filters, listing
-from wherry.cli.flags import Command
+from wherry.cli.flags import Command, StatusError
 from wherry.cli.listing import Row
 from wherry.cli.ps import labels_text
+from wherry.client.engine import segment
+from wherry.errors import InvalidArgument, NotFound, WherryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,4 +82,114 @@ def ls(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"network ls": Command(ls, FLAGS)}
+def create(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    from wherry.cli.opts_ipam import configurations
+    from wherry.cli.opts_values import as_map
+
+    options = as_map(flags["ipam-opt"])
+    body: dict[str, Any] = {
+        "Name": arguments[0],
+        "Driver": flags["driver"],
+        "Scope": flags["scope"],
+        "EnableIPv4": flags["ipv4"] if "ipv4" in flags.changed else None,
+        "EnableIPv6": flags["ipv6"] if "ipv6" in flags.changed else None,
+        "IPAM": {"Driver": flags["ipam-driver"], "Options": options, "Config": configurations(flags)},
+        "Internal": flags["internal"],
+        "Attachable": flags["attachable"],
+        "Ingress": flags["ingress"],
+        "ConfigOnly": flags["config-only"],
+        "ConfigFrom": {"Network": flags["config-from"]} if flags["config-from"] else None,
+        "Options": as_map(flags["opt"]),
+        "Labels": as_map(flags["label"]),
+    }
+    print(cli.engine.post("/networks/create", (), body)["Id"])
+    return 0
+
+
+def rm(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    errors = []
+    for name in arguments:
+        try:
+            cli.engine.delete(f"/networks/{segment(name)}")
+            print(name)
+        except NotFound as error:
+            if not flags["force"]:
+                errors.append(str(error))
+        except WherryError as error:
+            errors.append(str(error))
+    if errors:
+        sys.stdout.flush()
+        sys.stderr.write("".join(f"{text}\n" for text in errors))
+        raise StatusError("exit status 1", 1)
+    return 0
+
+
+def connect(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    options: dict[str, str] = {}
+    for text in flags["driver-opt"]:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidArgument("invalid key/value pair format in driver options")
+        options[name.strip()] = value
+    addresses: dict[str, Any] = {}
+    if flags["ip"]:
+        addresses["IPv4Address"] = flags["ip"]
+    if flags["ip6"]:
+        addresses["IPv6Address"] = flags["ip6"]
+    if flags["link-local-ip"]:
+        addresses["LinkLocalIPs"] = flags["link-local-ip"]
+    settings = {
+        "IPAMConfig": addresses,
+        "Links": flags["link"] or None,
+        "Aliases": flags["alias"] or None,
+        "DriverOpts": options,
+        "GwPriority": flags["gw-priority"],
+    }
+    body = {"Container": arguments[1], "EndpointConfig": settings}
+    cli.engine.post(f"/networks/{segment(arguments[0])}/connect", (), body)
+    return 0
+
+
+def disconnect(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    body = {"Container": arguments[1], "Force": flags["force"]}
+    cli.engine.post(f"/networks/{segment(arguments[0])}/disconnect", (), body)
+    return 0
+
+
+_CREATE = (
+    ("attachable", "", "bool", False, "Let containers attach themselves"),
+    ("aux-address", "", "map", None, "Addresses that are kept free (name=address)"),
+    ("config-from", "", "string", "", "Network whose configuration is used"),
+    ("config-only", "", "bool", False, "Create a network that is only a configuration for others"),
+    ("driver", "d", "string", "bridge", "Driver of the network"),
+    ("gateway", "", "strings", None, "IPv4 or IPv6 gateway of a subnet"),
+    ("ingress", "", "bool", False, "Create a swarm routing-mesh network"),
+    ("internal", "", "bool", False, "Let nothing out of the network"),
+    ("ip-range", "", "strings", None, "Give addresses from a part of a subnet"),
+    ("ipam-driver", "", "string", "default", "Driver for addresses"),
+    ("ipam-opt", "", "map", None, "Options of the driver for addresses"),
+    ("ipv4", "", "bool", True, "Give IPv4 addresses"),
+    ("ipv6", "", "bool", False, "Give IPv6 addresses (default: when the host has IPv6)"),
+    ("label", "", "list", None, "Set metadata"),
+    ("opt", "o", "map", None, "Options of the driver"),
+    ("scope", "", "string", "", "Scope of the network"),
+    ("subnet", "", "strings", None, "Subnet, in CIDR form"),
+)
+_CONNECT = (
+    ("alias", "", "strings", None, "Name of the container on this network"),
+    ("driver-opt", "", "strings", None, "Options of the driver"),
+    ("gw-priority", "", "int", 0, "The network with the highest one has the default route"),
+    ("ip", "", "string", "", "IPv4 address"),
+    ("ip6", "", "string", "", "IPv6 address"),
+    ("link", "", "list", None, "Add a link to another container"),
+    ("link-local-ip", "", "strings", None, "Add a link-local address"),
+)
+COMMANDS = {
+    "network connect": Command(connect, _CONNECT, (2, 2)),
+    "network create": Command(create, _CREATE, (1, 1)),
+    "network disconnect": Command(
+        disconnect, (("force", "f", "bool", False, "Do not mind when it is not connected, or gone"),), (2, 2)
+    ),
+    "network ls": Command(ls, FLAGS),
+    "network rm": Command(rm, (("force", "f", "bool", False, "Do not mind networks that are not there"),), (1, None)),
+}

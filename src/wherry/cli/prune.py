@@ -50,10 +50,7 @@ def _volumes(cli: Cli, pairs: list[tuple[str, str]], everything: bool) -> tuple[
 
 
 def _networks(cli: Cli, pairs: list[tuple[str, str]]) -> tuple[int, str]:
-    try:
-        found = cli.engine.post("/networks/prune", filters.encode(pairs))
-    except (NotFound, Unimplemented):
-        return 0, ""  # an engine that has only the built-in networks
+    found = cli.engine.post("/networks/prune", filters.encode(pairs))
     return 0, _block("Deleted Networks:", found.get("NetworksDeleted"))
 
 
@@ -98,6 +95,15 @@ def volume(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     return _report(_volumes(cli, flags["filter"], flags["all"]))
 
 
+def network(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    if not _confirmed(flags, "This will remove all custom networks not used by at least one container."):
+        return 0
+    _, text = _networks(cli, flags["filter"])
+    if text:
+        print(text)
+    return 0
+
+
 def system(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     everything, volumes, pairs = flags["all"], flags["volumes"], flags["filter"]
     lines = ["all stopped containers", "all networks not used by at least one container"]
@@ -120,6 +126,7 @@ _ALL_FLAG = ("all", "a", "bool", False, "Remove all unused images, not just dang
 COMMANDS = {
     "container prune": Command(container, (_FILTER, _FORCE)),
     "image prune": Command(image, (_ALL_FLAG, _FILTER, _FORCE)),
+    "network prune": Command(network, (_FILTER, _FORCE)),
     "volume prune": Command(
         volume, (("all", "a", "bool", False, "Remove all unused volumes, not just anonymous ones"), _FILTER, _FORCE)
     ),

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,12 +20,39 @@ def check(values: Mapping[str, Any]) -> None:
     for name in ("data-root", "exec-root"):
         if not values[name].startswith("/"):
             raise InvalidArgument(f"--{name} must be an absolute path: {values[name]}", object=name)
+    parse_pools(values["default-address-pool"])
+    parse_network_options(values["default-network-opt"])
+    if values["ipv6-networks"] not in ("auto", "always", "never"):
+        raise InvalidArgument(f"invalid --ipv6-networks: {values['ipv6-networks']}", hint="auto, always or never")
     for address in (*values["dns"], values["ip"]):
         _check_address(address)
     for mirror in values["registry-mirror"]:
         _check_mirror(mirror)
     if values["metrics-addr"]:
         split_address(values["metrics-addr"])
+
+
+def parse_pools(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """(base, size) of each "base=10.0.0.0/8,size=24"."""
+    found = []
+    for text in texts:
+        fields = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
+        if set(fields) != {"base", "size"} or not fields["size"].isdigit():
+            raise InvalidArgument(f"invalid default address pool: {text}", object=text, hint="base=10.0.0.0/8,size=24")
+        found.append((fields["base"], int(fields["size"])))
+    return tuple(found)
+
+
+def parse_network_options(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    """driver → options, of each "bridge=name=value"."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        driver, equals, rest = text.partition("=")
+        name, more, value = rest.partition("=")
+        if not (driver and equals and name and more):
+            raise InvalidArgument(f"invalid default network option: {text}", object=text, hint="driver=name=value")
+        found.setdefault(driver, {})[name] = value
+    return found
 
 
 def _check_words(values: Mapping[str, Any]) -> None:

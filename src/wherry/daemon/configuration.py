@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wherry.daemon.checks import parse_network_options, parse_pools
 from wherry.daemon.settings import Settings
 from wherry.daemon.ulimits import parse_ulimit
 from wherry.errors import InvalidArgument
@@ -24,7 +25,16 @@ def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "Daemon
         exec_root=Path(settings.text("exec-root")),
         bridge=settings.text("bridge"),
         bip=settings.text("bip"),
-        mtu=settings.number("mtu") or 1500,
+        mtu=settings.number("mtu") if "mtu" in settings.given else 0,
+        fixed_cidr=settings.text("fixed-cidr"),
+        fixed_cidr_v6=settings.text("fixed-cidr-v6"),
+        ipv6=settings.flag("ipv6"),
+        icc=settings.flag("icc"),
+        ip_forward=settings.flag("ip-forward"),
+        ip_masq=settings.flag("ip-masq"),
+        address_pools=parse_pools(settings.items("default-address-pool")),
+        network_options=parse_network_options(settings.items("default-network-opt")),
+        ipv6_networks={"auto": None, "always": True, "never": False}[settings.text("ipv6-networks")],
         default_bind_address=settings.text("ip"),
         cgroup_parent=settings.text("cgroup-parent"),
         dns=settings.items("dns"),

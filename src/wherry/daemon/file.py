@@ -56,7 +56,8 @@ def read_file(
 
 
 def _unfold(document: dict[str, Any]) -> dict[str, Any]:
-    """`proxies` holds what flags have one by one."""
+    """What flags have one by one: `proxies`, and the objects of networks' defaults."""
+    document = document | _networks(document)
     proxies = document.get("proxies")
     if proxies is None:
         return {key: value for key, value in document.items() if key != "proxies"}
@@ -66,6 +67,25 @@ def _unfold(document: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise InvalidArgument(f"the following directives don't match any configuration option: {', '.join(unknown)}")
     return {key: value for key, value in document.items() if key != "proxies"} | proxies
+
+
+def _networks(document: Mapping[str, Any]) -> dict[str, list[str]]:
+    """`default-address-pools` and `default-network-opts` as the texts of their flags."""
+    found: dict[str, list[str]] = {}
+    pools, options = document.get("default-address-pools"), document.get("default-network-opts")
+    if pools is not None:
+        if not isinstance(pools, list) or not all(isinstance(pool, dict) for pool in pools):
+            raise InvalidArgument("invalid JSON: default-address-pools must be a list of objects")
+        found["default-address-pools"] = [f"base={pool.get('base', '')},size={pool.get('size', '')}" for pool in pools]
+    if options is not None:
+        if not isinstance(options, dict) or not all(isinstance(item, dict) for item in options.values()):
+            raise InvalidArgument("invalid JSON: default-network-opts must be an object of objects")
+        found["default-network-opts"] = [
+            f"{driver}={name}={_text(value, name)}"
+            for driver, given in options.items()
+            for name, value in given.items()
+        ]
+    return found
 
 
 def _set_from_file(found: dict[str, Any], option: Option | Fixed, key: str, value: Any, set_value: Setter) -> None:

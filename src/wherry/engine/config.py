@@ -26,7 +26,20 @@ class DaemonConfig:
     """Name of the default bridge; "none" for no bridge network."""
     bip: str = ""
     """Address of the bridge in CIDR form; empty: the network room's default."""
-    mtu: int = 1500
+    mtu: int = 0
+    """0: that of the interface with the default route."""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    ipv6: bool = False
+    icc: bool = True
+    ip_forward: bool = True
+    ip_masq: bool = True
+    address_pools: tuple[tuple[str, int], ...] = ()
+    """(base, bits) of the subnets for networks that name none; empty: docker's."""
+    network_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By driver, of networks that do not set them."""
+    ipv6_networks: bool | None = None
+    """Whether networks that do not say get IPv6; None: when the host has it."""
     default_bind_address: str = "0.0.0.0"
     cgroup_parent: str = ""
     nftables_table: str = ""

@@ -1,5 +1,6 @@
 """What the daemon's flags say about networking."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,4 +36,4 @@ class NetworkConfig:
     fixed_cidr_v6: str | None = None
     pools: tuple[tuple[str, int], ...] = ()
     ipv6_networks: bool | None = None
-    driver_options: dict[str, dict[str, str]] = field(default_factory=dict)
+    driver_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

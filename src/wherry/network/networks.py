@@ -311,7 +311,7 @@ class _Started:
             self.ports = opened.enter_context(closing(Ports(config.default_bind)))
             self.ports.adopt(port for endpoint in live for port in endpoint.ports)
             self.drain = opened.enter_context(closing(Drain()))
-            self._bridges = BridgeDriver(self.host, self.firewall, self.drain, config.mtu)
+            self._bridges = BridgeDriver(self.host, self.firewall, self.drain)
             self.drivers: dict[str, Driver] = {
                 driver.name: driver for driver in (self._bridges, PlainDriver("host"), PlainDriver("null"))
             }

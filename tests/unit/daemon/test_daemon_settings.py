@@ -49,7 +49,7 @@ def test_flags_that_are_refused(arguments: list[str], kind: type[WherryError], m
 
 
 def test_what_wherry_does_anyway_is_accepted() -> None:
-    assert parse_flags(["--raw-logs", "--userland-proxy=false", "-s", "overlay2", "--ip-masq=true"]) == {}
+    assert parse_flags(["--raw-logs", "--userland-proxy=false", "-s", "overlay2", "--iptables=true"]) == {}
 
 
 def test_every_flag_of_dockerd_is_known_once() -> None:

@@ -40,11 +40,10 @@ class BridgeDriver:
     scope = "local"
     sandboxed = True
 
-    def __init__(self, host: Netlink, firewall: Firewall, drain: Drain, mtu: int | None) -> None:
+    def __init__(self, host: Netlink, firewall: Firewall, drain: Drain) -> None:
         self._host = host
         self._firewall = firewall
         self._drain = drain
-        self._mtu = mtu
         self._open: dict[str, Opened] = {}
 
     def check(self, network: Network) -> None:
@@ -61,7 +60,7 @@ class BridgeDriver:
 
     def open(self, network: Network, live: Collection[Endpoint]) -> list[Endpoint]:
         options = parse(network.options, internal=network.internal)
-        mtu = options.mtu or self._mtu or bridges.uplink_mtu(self._host)
+        mtu = options.mtu or bridges.uplink_mtu(self._host)
         addresses = [
             ip_interface(f"{gateway}/{subnet.split('/')[1]}")
             for subnet, gateway in network.gateways.items()
