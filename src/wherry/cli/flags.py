@@ -117,12 +117,12 @@ def check_count(name: str, command: Command, given: int) -> None:
     least, most = command.count
     if given >= least and (most is None or given <= most):
         return
-    plural = "" if (most if most is not None and given > most else least) == 1 else "s"
+    plural = "" if (most if most is not None and not least else least) == 1 else "s"
     if least == most:
         error = CountError(
             f"'{name}' accepts no arguments" if not least else f"'{name}' requires {least} argument{plural}"
         )
-    elif most is not None and given > most:
+    elif most is not None and not least:
         error = CountError(f"'{name}' requires at most {most} argument{plural}")
     elif most is not None:
         error = CountError(f"'{name}' requires at least {least} and at most {most} arguments")

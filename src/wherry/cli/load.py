@@ -80,6 +80,7 @@ COMMANDS = {
             ("message", "m", "string", "", "Set a message in the image's history"),
             ("platform", "", "string", "", describe.PLATFORM),
         ),
-        (1, 2),
+        # docker takes more arguments, and no notice of them.
+        (1, None),
     ),
 }

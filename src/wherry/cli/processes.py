@@ -7,6 +7,7 @@ import sys
 from wherry.cli.flags import Command, StatusError
 from wherry.cli.session import inspect_container
 from wherry.client.engine import segment
+from wherry.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def port(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     published = (found.get("NetworkSettings") or {}).get("Ports") or {}
     if len(arguments) == 2:
         number, _, protocol = arguments[1].partition("/")
+        _check_port(number)
         bindings = published.get(f"{number}/{protocol or 'tcp'}") or []
         if not bindings:
             raise StatusError(f"Error: No public port '{arguments[1]}' published for {arguments[0]}", 1)
@@ -48,6 +50,17 @@ def port(cli: Cli, flags: Flags, arguments: list[str]) -> int:
         lines.sort(key=_natural)
     sys.stdout.write("".join(line + "\n" for line in lines))
     return 0
+
+
+def _check_port(text: str) -> None:
+    from wherry.cli.flags import convert_kind
+
+    try:
+        convert_kind("uint16", text)
+        if not text.isdigit():
+            raise InvalidArgument(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    except InvalidArgument as error:
+        raise StatusError(f"Error: invalid port ({text}): {error}", 1) from None
 
 
 def _address(binding: dict[str, str]) -> str:

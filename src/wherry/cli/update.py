@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from wherry.cli.create import CONVERT
 from wherry.cli.flags import Command, StatusError
 from wherry.cli.many import each
@@ -40,7 +38,7 @@ def update(cli: Cli, flags: Flags, arguments: list[str]) -> int:
         each(arguments, lambda name: engine.send("POST", f"/containers/{segment(name)}/{verb}", (), (), body), done)
     finally:
         for warning in warnings:
-            sys.stderr.write(warning + "\n")
+            print(warning)
     return 0
 
 

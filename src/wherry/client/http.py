@@ -61,10 +61,11 @@ class Connection:
             self.sock.sendall(head + (body or b""))
             return
         self.sock.sendall(head)
-        for chunk in body:
-            if chunk:
-                self.sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        self.sock.sendall(b"0\r\n\r\n")
+        with _Refusable():
+            for chunk in body:
+                if chunk:
+                    self.sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self.sock.sendall(b"0\r\n\r\n")
 
     def receive(self, method: str = "GET") -> Response:
         """The head of the response to the request just sent."""
@@ -109,6 +110,23 @@ class Connection:
 
     def close(self) -> None:
         self.sock.close()
+
+
+class _Refusable:
+    """While a body is sent that the engine may refuse before its end: its answer says why, not a signal."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        import _signal  # type: ignore[import-not-found]  # `signal` would import enum
+
+        self._before = _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        import _signal
+
+        _signal.signal(_signal.SIGPIPE, self._before)
+        return isinstance(error, (BrokenPipeError, ConnectionResetError))
 
 
 class Response:
