@@ -176,7 +176,7 @@ def test_network_ports_exec_and_names(box: Api) -> None:
             assert time.monotonic() < deadline
     said = execute(box, id, "ip route del default && echo mine; cat /etc/hosts; echo x >> /etc/hosts && echo written")
     assert said.startswith("mine\n")
-    assert shown["IPAddress"] in said
+    assert shown["Networks"]["bridge"]["IPAddress"] in said
     assert said.endswith("written\n")
     assert execute(box, id, "id -u; echo again > /dev/stdout", "1000:1000") == "1000\nagain\n"
     # Who shares its network shares its user namespace.
