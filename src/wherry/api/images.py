@@ -136,6 +136,41 @@ async def _pull(call: Call) -> Answer:
     return await run_with_progress(call, work)
 
 
+async def push(call: Call) -> Answer:
+    """POST /images/{name}/push: one tag, or all of a repository."""
+    tag = call.query.get("tag")
+    if call.query.get("platform"):
+        raise Unimplemented("pushing one platform of an image is not supported", hint="images here have one platform")
+    reference = f"{call.name}:{tag}" if tag else call.name
+    auth = _registry_auth(call)
+
+    async def work(progress: ProgressStream) -> None:
+        with cancelled_when_gone(call.request):
+            images = await call.engine.images.push(reference, auth, progress)
+        for image in images:
+            _emit(call, "push", image, reference)
+
+    return await run_with_progress(call, work)
+
+
+async def distribution(call: Call) -> Answer:
+    """GET /distribution/{name}/json: what a registry has under this name."""
+    with cancelled_when_gone(call.request):
+        return reply_json(await call.engine.images.distribution(call.name, _registry_auth(call)))
+
+
+async def search(call: Call) -> Answer:
+    """GET /images/search."""
+    term = call.query.get("term")
+    if not term:
+        raise InvalidArgument("no term to search for", object="term")
+    limit = call.query.get("limit") or "25"
+    if not limit.isdecimal():
+        raise InvalidArgument(f"limit {limit[:20]!r} is not a number", object="limit")
+    with cancelled_when_gone(call.request):
+        return reply_json(await call.engine.images.search(term, int(limit), call.query.filters()))
+
+
 def _registry_auth(call: Call) -> RegistryAuth | None:
     text = call.request.headers.get("X-Registry-Auth")
     if not text:
@@ -310,6 +345,9 @@ ROUTES = [
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
     Route("POST", "/images/prune", prune),
+    Route("GET", "/images/search", search),
+    Route("POST", "/images/{name:.*}/push", push),
+    Route("GET", "/distribution/{name:.*}/json", distribution),
     Route("POST", "/images/{name:.*}/tag", tag),
     Route("DELETE", "/images/{name:.*}", remove),
     Route("POST", "/wherry/images/bootstrap", bootstrap),

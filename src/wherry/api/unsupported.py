@@ -9,11 +9,6 @@ from wherry.errors import Unavailable, Unimplemented
 
 _NOT_YET = {
     "BuildKit's protocols are not spoken yet": ("POST /session", "POST /grpc"),
-    "registries cannot be searched, asked or pushed to yet": (
-        "GET /images/search",
-        "POST /images/{name:.*}/push",
-        "GET /distribution/{name:.*}/json",
-    ),
     "attestations are not supported yet": ("GET /images/{name:.*}/attestations",),
     "cluster volumes are not supported": ("PUT /volumes/{name}",),
     "plugins are not supported yet": (

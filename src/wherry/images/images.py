@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from wherry.content import Collected, ContentStore, collect
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, WherryError
 from wherry.images.auth import RegistryAuth
 from wherry.images.build_result import BuildResults, BuildSnapshots
 from wherry.images.check import check
@@ -21,9 +21,13 @@ from wherry.images.importer import Importer
 from wherry.images.layers import Layers, LayerStore
 from wherry.images.load import Loader
 from wherry.images.login import login
+from wherry.images.packing import Packer
 from wherry.images.progress import Progress
 from wherry.images.pull import Puller
+from wherry.images.push import Pusher
 from wherry.images.records import Records
+from wherry.images.registry import translate
+from wherry.images.remote import distribution, search
 from wherry.images.removal import Remover
 from wherry.images.save import Saver
 from wherry.spec.finding import Findings
@@ -56,6 +60,8 @@ class Images:
         self.registries: RegistryConfig = registries or RegistryConfig()
         self._puller = Puller(self._records, self._layers, content, self.registries, retry_seconds=retry_seconds)
         self.built = BuildResults(self._records, self._layers, content, cast(BuildSnapshots, snapshots))
+        packer = Packer(self._records, content, self.built.complete)
+        self._pusher = Pusher(self._records, content, packer, self.registries, retry_seconds=retry_seconds)
         self._scratch = data_root / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
         # Safe before the engine is up: the snapshotter itself knows on which layers containers stand.
@@ -151,6 +157,23 @@ class Images:
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self.collect))
             raise
+
+    async def push(self, reference: str, auth: RegistryAuth | None, progress: Progress) -> Sequence[Image]:
+        """To a registry. Without tag, every tag of the repository. NotFound when nothing here has that name."""
+        return await self._pusher.push(parse_reference(reference), auth, progress)
+
+    async def distribution(self, reference: str, auth: RegistryAuth | None) -> dict[str, Any]:
+        """What a registry has under a name: docker's DistributionInspect document."""
+        parsed = parse_reference(reference).tagged()
+        async with self._puller.connect(parsed, auth) as registry:
+            try:
+                return await distribution(registry, parsed)
+            except WherryError as error:
+                raise translate(error, parsed) from None
+
+    async def search(self, term: str, limit: int, filters: Mapping[str, Sequence[str]]) -> Sequence[dict[str, Any]]:
+        """Docker's search results."""
+        return await search(term, limit, filters, self.registries)
 
     async def login(self, auth: RegistryAuth) -> str:
         """Check credentials with `auth.server`; the identity token to keep in place of the password, or ""."""

@@ -72,7 +72,7 @@ class Puller:
     ) -> Image:
         """Pull one image; without tag and digest, every tag of the repository. Errors as docker words them."""
         try:
-            async with self._connect(reference, auth) as registry:
+            async with self.connect(reference, auth) as registry:
                 if reference.tag or reference.digest:
                     image, news = await self._pull_one(registry, reference, platform, progress)
                 else:
@@ -115,7 +115,7 @@ class Puller:
             executor.shutdown(wait=False)
 
     @asynccontextmanager
-    async def _connect(self, reference: Reference, auth: RegistryAuth | None) -> AsyncIterator[Registry]:
+    async def connect(self, reference: Reference, auth: RegistryAuth | None) -> AsyncIterator[Registry]:
         """The first endpoint that answers, with mirrors skipped that do not have the image."""
         failure: WherryError | None = None
         for endpoint in find_endpoints(reference.domain, self.config):

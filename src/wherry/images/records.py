@@ -18,7 +18,7 @@ from wherry.errors import InvalidArgument, NotFound
 from wherry.images.image import Image, Layer
 from wherry.spec.decode import decode, encode
 from wherry.spec.digest import ChainID, DiffID, Digest, chain_ids, parse_digest
-from wherry.spec.oci_image import DOCUMENT_MAX, Descriptor, ImageConfig, parse_config
+from wherry.spec.oci_image import DOCUMENT_MAX, OCI_LAYER, Descriptor, ImageConfig, parse_config
 from wherry.spec.reference import Reference, parse_reference
 from wherry.state import Change, Delete, Put, Store
 
@@ -107,6 +107,25 @@ class Records:
                         return layer.blob
         return None
 
+    def packed(self, diff_id: str) -> Descriptor | None:
+        """A compressed blob some image has for a layer."""
+        with self._lock:
+            for record in self._records.values():
+                for layer in record.layers:
+                    if layer.diff_id == diff_id and layer.blob.media_type != OCI_LAYER:
+                        return layer.blob
+        return None
+
+    def repositories(self, blob: Digest) -> list[Reference]:
+        """Names by digest (so: of a registry) of the images that have a blob."""
+        with self._lock:
+            having = {
+                record.id
+                for record in self._records.values()
+                if any(layer.blob.content == blob for layer in record.layers)
+            }
+            return [name for name, target in self._names.items() if name.digest and target in having]
+
     def blobs(self) -> list[Digest]:
         """Every blob an image refers to: the collector's roots."""
         with self._lock:
@@ -174,6 +193,29 @@ class Records:
         with self._lock:
             self._store.write(Delete(_REFERENCES + str(reference)))
             self._names.pop(reference, None)
+
+    def repack(self, image: Digest, layers: tuple[Layer, ...]) -> Image:
+        """Note other blobs for the same layers; NotFound when the image is gone."""
+        with self._lock:
+            record = self._records.get(image)
+            if record is None:
+                raise NotFound(f"No such image: {image}", object=image)
+            # The manifest it came with names the blobs it had.
+            return self._rewrite(replace(record, layers=layers, manifest=None, index=None))
+
+    def pushed(self, image: Digest, name: Reference, manifest: Digest) -> None:
+        """An image is in a registry, by this digest and manifest; gone meanwhile is no error."""
+        with self._lock:
+            record = self._records.get(image)
+            if record is not None:
+                self._rewrite(replace(record, manifest=record.manifest or manifest))
+                self._store.write(Put(_REFERENCES + str(name), image.encode()))
+                self._names[name] = image
+
+    def _rewrite(self, record: Record) -> Image:
+        self._store.write(Put(_RECORDS + record.id, _write_record(record)))
+        self._records[record.id] = record
+        return self._image(record)
 
     def delete(self, image: Digest) -> None:
         """Forget an image and its names."""

@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -36,6 +37,7 @@ class Registry:
     def __init__(self, endpoint: Endpoint, repository: str, auth: RegistryAuth | None) -> None:
         self.endpoint = endpoint
         self._repository = repository
+        self._scopes = [f"repository:{repository}:pull"] if repository else []
         # A mirror is not whom the credentials are for.
         self._auth = RegistryAuth() if endpoint.mirror else auth or RegistryAuth()
         self._base = f"{endpoint.address}/v2/{repository}"
@@ -130,11 +132,22 @@ class Registry:
     # -- requests ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _request(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A GET that authenticates when asked to; errors are raised as the registry's own words."""
-        used = self._authorization
-        async with self._send("GET", url, headers, used) as response:
-            if response.status != 401:
+    async def _request(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        method: str = "GET",
+        body: Callable[[], AsyncIterator[bytes]] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request that authenticates when asked to; errors are raised as the registry's own words.
+
+        `body` gives the pieces of one, as often as it has to be sent.
+        """
+        # An upload may go to another host: that one gets no credentials.
+        foreign = origin(url) != origin(self.endpoint.address)
+        used = None if foreign else self._authorization
+        async with self._send(method, url, headers, used, body) as response:
+            if response.status != 401 or foreign:
                 await _check(response, url)
                 yield response
                 return
@@ -142,7 +155,7 @@ class Registry:
             refused = await _error(response, url)
         if not await self._authenticate(challenges, used, url):
             raise refused
-        async with self._send("GET", url, headers, self._authorization) as response:
+        async with self._send(method, url, headers, self._authorization, body) as response:
             await _check(response, url)
             yield response
 
@@ -150,7 +163,7 @@ class Registry:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], authorization: str | None = None, data: Any = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request and the redirects it leads to."""
+        """One request and the redirects it leads to. `data`: a form, or a function that makes the body."""
         home = origin(url)
         for _ in range(_REDIRECTS_MAX):
             own = {"Authorization": authorization} if authorization and origin(url) == home else {}
@@ -160,7 +173,7 @@ class Registry:
                     method,
                     url,
                     headers={**headers, **own},
-                    data=data,
+                    data=data() if callable(data) else data,
                     ssl=tls,
                     allow_redirects=False,
                     proxy=proxy_for(url),
@@ -175,7 +188,7 @@ class Registry:
             finally:
                 response.release()
             url = self._redirected(url, location)
-            if data is not None and origin(url) != home:
+            if isinstance(data, Mapping) and origin(url) != home:
                 raise PermissionDenied(f"the token server {home[1]} sends credentials on to another host", object=url)
         raise Unavailable(f'{method.title()} "{url}": stopped after {_REDIRECTS_MAX} redirects', object=url)
 
@@ -217,8 +230,8 @@ class Registry:
             raise PermissionDenied(f"the registry's token server {realm} is not reached over TLS", object=realm)
         # The scope is what this client wants, not what the registry suggests it should ask for.
         wanted = {"service": parameters.get("service", "")}
-        if self._repository:
-            wanted["scope"] = f"repository:{self._repository}:pull"
+        if self._scopes:
+            wanted["scope"] = " ".join(self._scopes)
         else:
             # Signing in: what is wanted is a token that stands for the password from now on.
             wanted |= {"offline_token": "true", "client_id": _CLIENT_ID}
@@ -231,7 +244,9 @@ class Registry:
             form.pop("offline_token", None)
             answer = await self._ask_token("POST", realm, form, None)
         else:
-            query = urlencode(wanted | ({"account": self._auth.username} if self._auth.username else {}))
+            account = {"account": self._auth.username} if self._auth.username else {}
+            several = {"scope": self._scopes} if self._scopes else {}
+            query = urlencode(wanted | account | several, doseq=True)
             address = parts._replace(query=f"{parts.query}&{query}".lstrip("&"), fragment="").geturl()
             answer = await self._ask_token("GET", address, None, self._auth.basic)
         token = answer.get("token") or answer.get("access_token")
@@ -327,6 +342,15 @@ async def _error(response: aiohttp.ClientResponse, url: str) -> WherryError:
     return RegistryRefusal(code, text, response.status, url)
 
 
+def translate_push(error: WherryError, reference: Reference) -> WherryError:
+    """A refusal as docker tells it of what was to be pushed."""
+    if isinstance(error, RegistryRefusal) and error.code == "DENIED":
+        return PermissionDenied(error.message, object=reference.familiar)
+    if isinstance(error, RegistryRefusal) and error.code == "UNAUTHORIZED":
+        return Unauthenticated(error.message, object=reference.familiar)
+    return error
+
+
 def translate(error: WherryError, reference: Reference) -> WherryError:
     """A refusal as docker tells it of the image that was asked for."""
     if not isinstance(error, RegistryRefusal):
@@ -347,6 +371,10 @@ def _reason(error: BaseException) -> str:
         return f"dial tcp: lookup {error.host}: no such host"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"tls: failed to verify certificate: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError) and isinstance(error.os_error, ssl.SSLError):
+        if error.os_error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+            return "http: server gave HTTP response to HTTPS client"
+        return f"tls: {error.os_error.reason or error.os_error}".lower()
     if isinstance(error, aiohttp.ClientConnectorError):
         reason = os.strerror(error.os_error.errno).lower() if error.os_error.errno else str(error.os_error)
         return f"dial tcp {error.host}:{error.port}: connect: {reason}"

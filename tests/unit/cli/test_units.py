@@ -124,4 +124,4 @@ def test_upper_case_is_no_repository() -> None:
 def test_suggestion() -> None:
     assert "Did you mean: wherry ps\n" in unknown_command("pss")
     assert "Did you mean: wherry container rename\n" in unknown_command("container renam")
-    assert unknown_command("build") == "wherry: 'wherry build' is not implemented yet"
+    assert unknown_command("swarm") == "wherry: 'wherry swarm' is not implemented yet"
