@@ -128,7 +128,9 @@ class Runtime:
 
             launched = yield from launch.launch_process(prepared, settle, saved.add_process, self._forker)
         except BaseException as error:
-            self._undo(saved, group)
+            if isinstance(error, GeneratorExit):
+                raise  # nobody goes on with it: what is left is found by the next to look
+            yield from self._undo(saved, group)
             if isinstance(error, OSError):
                 raise errors.Internal(f"create container {identifier}: {error}") from error
             raise
@@ -139,15 +141,15 @@ class Runtime:
                 yield from self._poststart(made.hooks["poststart"], record, launched.process)
             except BaseException:
                 launch.reap(launched)
-                self._undo(saved, group)
+                yield from self._undo(saved, group)
                 raise
         return launched
 
     @staticmethod
-    def _undo(saved: StateFile, group: Cgroup) -> None:
+    def _undo(saved: StateFile, group: Cgroup) -> Waiting[None]:
         try:
             group.kill()
-            group.delete()
+            yield from group.deleting()
         except OSError:
             pass  # the reason for which we are here matters more; `delete` tries again
         saved.remove()
@@ -339,10 +341,10 @@ class Runtime:
             except ProcessLookupError:
                 pass
 
-    def pause(self, identifier: str) -> None:
+    def pause(self, identifier: str) -> Waiting[None]:
         """Freeze all of its processes."""
         record, _ = self._running(StateFile(self.root, identifier))
-        cgroup_room.cgroup(record.cgroup).freeze()
+        yield from cgroup_room.cgroup(record.cgroup).freezing()
 
     def resume(self, identifier: str) -> None:
         """Undo pause."""
@@ -387,7 +389,7 @@ class Runtime:
             if group.processes():
                 # Without a pid namespace of its own, children outlive the first process.
                 group.kill()
-            group.delete()
+            yield from group.deleting()
         except OSError as error:
             raise errors.Internal(f"delete container {identifier}: {error}") from error
         hooks = hooks_if_bundle(record, "poststop")

@@ -126,8 +126,7 @@ class Requests:
         return None, []
 
     def _pause(self, arguments: Arguments, fds: list[int]) -> Answer:
-        yield from ()
-        self._runtime.pause(arguments["id"])
+        yield from self._runtime.pause(arguments["id"])
         return None, []
 
     def _resume(self, arguments: Arguments, fds: list[int]) -> Answer:

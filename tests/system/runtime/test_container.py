@@ -301,7 +301,7 @@ def test_exec(box: Box) -> None:
     assert set(box.runtime.processes(identifier)) == {launched.process.pid}
     with pytest.raises(NotFound, match="executable file not found"):
         box.exec(identifier, "nothing-here")
-    box.runtime.pause(identifier)
+    drive(box.runtime.pause(identifier))
     assert box.runtime.status(identifier).status == "paused"
     box.runtime.resume(identifier)
     drive(box.runtime.delete(identifier, force=True))

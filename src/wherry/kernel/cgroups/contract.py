@@ -17,6 +17,9 @@ machine. Two ways cost nothing: clone3(CLONE_INTO_CGROUP) with `enter_fd()` for 
     into, fds = group.enter_fd(), group.entry_fds()
     # fork with CLONE_INTO_CGROUP if into is not None; in the child: for fd in fds: os.write(fd, b"0")
 
+Waiting. `freeze` and `delete` wait for the kernel, which tells nobody when it is done. `freezing` and `deleting` are
+the same for those who have other things to do: they yield how long to leave it alone, in seconds, until all is done.
+
 Errors are OSError with the file and the value that did not fit: EINVAL for a value that is wrong anywhere, ENOENT for a
 controller this host does not have, EOPNOTSUPP for what this layout cannot express, the kernel's own otherwise.
 """
@@ -25,7 +28,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any, NamedTuple, Protocol
 
     from wherry.kernel.cgroups.glance import Glance
@@ -126,6 +129,9 @@ class Cgroup(Protocol):
     def freeze(self) -> None:
         """Stop every process and return when they stand; TimeoutError after 10 s, and then they run again."""
 
+    def freezing(self) -> Iterator[float]:
+        """`freeze`, in steps."""
+
     def thaw(self) -> None:
         """Undo freeze; harmless when not frozen."""
 
@@ -149,3 +155,6 @@ class Cgroup(Protocol):
 
     def delete(self, timeout: float = 2.0) -> None:
         """Remove the group; OSError(EBUSY) when processes are still in it after `timeout` seconds."""
+
+    def deleting(self, timeout: float = 2.0) -> Iterator[float]:
+        """`delete`, in steps."""

@@ -113,8 +113,17 @@ def processes(path: str) -> list[int]:
     return sorted(found)
 
 
-def remove(path: str, deadline: float) -> None:
-    """rmdir(2) of the group and all below it, again and again until `deadline` (time.monotonic) while it is busy."""
+def wait(steps: Iterator[float]) -> None:
+    """Go through them, sleeping as long as each says."""
+    for pause in steps:
+        time.sleep(pause)
+
+
+def removing(path: str, deadline: float) -> Iterator[float]:
+    """rmdir(2) of the group and all below it, again and again until `deadline` (time.monotonic) while it is busy.
+
+    Yields how long to wait, in seconds, until it is done.
+    """
     pause = 0.0002
     while True:
         try:
@@ -137,5 +146,5 @@ def remove(path: str, deadline: float) -> None:
             left = processes(path)
             raise OSError(errno.EBUSY, f"cgroup still has processes {left[:8]}" if left else "cgroup is busy", path)
         # v1 has no event for emptiness; a group empties when the last task has left the scheduler.
-        time.sleep(pause)
+        yield pause
         pause = min(pause * 2, 0.02)

@@ -14,7 +14,7 @@ from wherry.kernel.cgroups import files, v1_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from wherry.kernel.cgroups.contract import CgroupStats
@@ -87,6 +87,9 @@ class V1Cgroup:
         return files.processes(self._hierarchies[0])
 
     def freeze(self) -> None:
+        files.wait(self.freezing())
+
+    def freezing(self) -> Iterator[float]:
         deadline = time.monotonic() + _FREEZE_TIMEOUT
         pause = 0.0001
         self.write("freezer", "freezer.state", "FROZEN")
@@ -95,7 +98,7 @@ class V1Cgroup:
                 self.write("freezer", "freezer.state", "THAWED")
                 raise TimeoutError(errno.ETIMEDOUT, "cgroup does not freeze", self.paths["freezer"])
             # No event tells; and a process forked while freezing is only caught by writing again.
-            time.sleep(pause)
+            yield pause
             pause = min(pause * 2, 0.01)
             self.write("freezer", "freezer.state", "FROZEN")
 
@@ -142,11 +145,14 @@ class V1Cgroup:
         return glance.cpu_ns(self.paths)
 
     def delete(self, timeout: float = 2.0) -> None:
+        files.wait(self.deleting(timeout))
+
+    def deleting(self, timeout: float = 2.0) -> Iterator[float]:
         deadline = time.monotonic() + timeout
         for path in self._hierarchies:
-            files.remove(path, deadline)
+            yield from files.removing(path, deadline)
         if self._unified is not None:
-            files.remove(self._unified, deadline)
+            yield from files.removing(self._unified, deadline)
 
 
 def _make(path: str, cpuset: bool) -> None:

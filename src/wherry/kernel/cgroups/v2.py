@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import time
 
 from wherry.kernel.cgroups import files, v2_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from wherry.kernel.cgroups.contract import CgroupStats
@@ -96,10 +95,18 @@ class V2Cgroup:
         return files.processes(self._path)
 
     def freeze(self) -> None:
+        files.wait(self.freezing())
+
+    def freezing(self) -> Iterator[float]:
+        deadline = time.monotonic() + _FREEZE_TIMEOUT
+        pause = 0.0001
         self.write("", "cgroup.freeze", "1")
-        if not _wait_for(self._path + "/cgroup.events", "frozen", 1, _FREEZE_TIMEOUT):
-            self.thaw()
-            raise TimeoutError(errno.ETIMEDOUT, "cgroup does not freeze", self._path)
+        while files.table(self.read("", "cgroup.events")).get("frozen") != 1:
+            if time.monotonic() > deadline:
+                self.thaw()
+                raise TimeoutError(errno.ETIMEDOUT, "cgroup does not freeze", self._path)
+            yield pause
+            pause = min(pause * 2, 0.01)
 
     def thaw(self) -> None:
         self.write("", "cgroup.freeze", "0")
@@ -145,7 +152,10 @@ class V2Cgroup:
         return glance.cpu_ns(self.paths)
 
     def delete(self, timeout: float = 2.0) -> None:
-        files.remove(self._path, time.monotonic() + timeout)
+        files.wait(self.deleting(timeout))
+
+    def deleting(self, timeout: float = 2.0) -> Iterator[float]:
+        yield from files.removing(self._path, time.monotonic() + timeout)
 
 
 def _delegate(parent: str) -> None:
@@ -168,20 +178,3 @@ def _delegate(parent: str) -> None:
                 files.write(control, "+" + name)
             except OSError:
                 pass
-
-
-def _wait_for(path: str, name: str, value: int, timeout: float) -> bool:
-    """Wait until the line `name` of an events file reads `value`; False when it does not in `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)  # kernfs: the file was modified since it was last read
-        while files.table(os.pread(fd, 4096, 0).decode()).get(name) != value:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            poll.poll(left * 1000)
-        return True
-    finally:
-        os.close(fd)

@@ -70,7 +70,7 @@ def pause(context: Context, options: Options, arguments: Sequence[str]) -> int:
     found = runtime.status(arguments[0]).status
     if found not in ("running", "created"):
         raise FailedPrecondition(f"container not running or created: {found}", object=arguments[0])
-    runtime.pause(arguments[0])
+    launch.drive(runtime.pause(arguments[0]))
     return 0
 
 
