@@ -12,6 +12,7 @@ from wherry.api import image_documents
 from wherry.api.bodies import send_written, upload
 from wherry.api.call import Call, parse_json
 from wherry.api.connection import cancelled_when_gone
+from wherry.api.downloads import downloaded
 from wherry.api.progress import ProgressStream, run_with_progress
 from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
@@ -194,15 +195,14 @@ def _registry_auth(call: Call) -> RegistryAuth | None:
 
 async def _import(call: Call) -> Answer:
     query = call.query
-    if query.get("fromSrc") != "-":
-        raise Unimplemented("importing from a URL is not supported", hint="send the tar as the body with fromSrc=-")
+    source = query.get("fromSrc")
     repository, tag = query.get("repo"), query.get("tag")
     reference = f"{repository}:{tag}" if repository and tag else repository or None
-    message = query.get("message") or "Imported from -"
+    message = query.get("message") or f"Imported from {source}"
     images = call.engine.images
 
     async def work(progress: ProgressStream) -> dict[str, Any]:
-        async with upload(call) as tar:
+        async with upload(call) if source == "-" else downloaded(source, progress) as tar:
             image = await in_own_thread(
                 images.import_, tar, reference, query.all("changes"), message, query.get("platform") or None
             )

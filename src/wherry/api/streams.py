@@ -152,7 +152,8 @@ async def _copy_log(
 async def attach(call: Call) -> Answer:
     """POST /containers/{id}/attach: the connection becomes the container's standard streams."""
     query, containers = call.query, call.engine.containers
-    detach = DetachKeys(query.get("detachKeys")) if query.flag("stdin") else None
+    keys = DetachKeys(query.get("detachKeys"))
+    detach = keys if query.flag("stdin") else None
     tty = containers.is_tty(call.name)
     content_type = stream_type(call, tty)
     streams = None

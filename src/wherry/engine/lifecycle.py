@@ -236,7 +236,10 @@ async def unpause(core: Core, reference: str) -> None:
 async def rename(core: Core, reference: str, name: str) -> None:
     """Give it a new name."""
     container = core.index.find(reference)
-    new = check_name(name)
+    try:
+        new = check_name("/" + name.removeprefix("/"))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"Error when allocating new name: {error.message}", object=name) from None
     old = container.name
     if new == old:
         raise InvalidArgument("Renaming a container with the same name as its current name", object=name)

@@ -76,7 +76,8 @@ async def _by_ps(pids: set[str], arguments: str) -> dict[str, Any]:
         raise Internal("the host has no ps", hint="leave the arguments out") from None
     out, errors = await process.communicate()
     if process.returncode:
-        raise Internal(f"ps: {errors.decode(errors='replace').strip() or 'failed'}", object=arguments)
+        said = errors.decode(errors="replace").strip().partition("\n")[0]
+        raise Internal(f"ps: {said or 'failed'}", object=arguments)
     lines = out.decode(errors="replace").splitlines()
     titles = lines[0].split() if lines else []
     if "PID" not in titles:

@@ -137,6 +137,8 @@ class Images:
         """A root file system's tar (compressed or not) as an image of one layer."""
         named = self._parse_new_name(reference) if reference else None
         wanted = (_platform(platform) or host_platform()).normalized()
+        if wanted.os != "linux":
+            raise InvalidArgument("operating system is not supported", object=wanted.os)
         with self._cleanly():
             return self._importer.import_(stream, named, changes=changes, message=message, platform=wanted)
 
