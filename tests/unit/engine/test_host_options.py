@@ -193,7 +193,6 @@ def test_mounts_that_are_refused(host: dict[str, Any]) -> None:
     [
         {"Links": ["a:b"]},
         {"UsernsMode": "remap"},
-        {"Runtime": "kata"},
         {"StorageOpt": {"size": "1G"}},
         {"NetworkMode": "container:"},
         {"PidMode": "elsewhere"},
