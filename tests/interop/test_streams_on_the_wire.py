@@ -95,6 +95,18 @@ def test_exec_detached_and_on_a_terminal(api: Api, image: str, name: str) -> Non
     assert api.get(f"/exec/{id.json['Id']}/json").json["ExitCode"] == 3
 
 
+def test_the_keys_that_detach_from_an_exec(api: Api, image: str, name: str) -> None:
+    api.run(name, Image=image, Cmd=["sleep", "600"])
+    config = {"Cmd": ["cat"], "Tty": True, "AttachStdin": True, "AttachStdout": True, "DetachKeys": "ctrl-a,x"}
+    id = api.post(f"/containers/{name}/exec", config).json["Id"]
+    assert api.get(f"/exec/{id}/json").json["DetachKeys"] == "AXg="
+    with api.hijack(f"/exec/{id}/start", b'{"Tty":true}') as streams:
+        streams.send(b"\x10\x11ok\r")
+        streams.receive(b"ok")
+        streams.send(b"\x01x")
+        assert b"\x18" not in streams.rest()
+
+
 @pytest.mark.parametrize("created", [True, False])
 def test_the_start_of_an_exec_says_whether_its_output_is_framed(api: Api, image: str, name: str, created: bool) -> None:
     api.run(name, Image=image, Cmd=["sleep", "600"])

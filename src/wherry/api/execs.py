@@ -1,12 +1,13 @@
 """Further processes in running containers."""
 
 import asyncio
+import base64
 from typing import TYPE_CHECKING
 
 from wherry.api.call import Call
 from wherry.api.connection import Connection, connection_of
 from wherry.api.containers import terminal_size
-from wherry.api.detach import DetachKeys
+from wherry.api.detach import DetachKeys, parse_keys
 from wherry.api.hijack import ClientEnd, frame, stream_type, takeover_head
 from wherry.api.reply import Answer, Reply, TakenOver, reply_json
 from wherry.api.router import Route
@@ -51,7 +52,8 @@ async def start(call: Call) -> Answer:
     found = await call.engine.execs.inspect(call.name)
     if found["Running"] or found["ExitCode"] is not None:
         raise Conflict(f"Error: Exec command {call.name} has already run", object=call.name)
-    client = _ExecClient(connection_of(call.request), bool(found["ProcessConfig"]["tty"]))
+    keys = DetachKeys(found.get("DetachKeys", "")) if found["ProcessConfig"]["tty"] else None
+    client = _ExecClient(connection_of(call.request), keys)
     # Before the process runs, as docker does it: a client that reads the head with a buffer of its own would take the
     # first output for a part of it.
     client.take_over(takeover_head(call, stream_type(call, config.tty)))
@@ -70,9 +72,9 @@ async def start(call: Call) -> Answer:
 class _ExecClient(ClientEnd):
     """Collects the client's bytes for the process, no more of them than it takes."""
 
-    def __init__(self, connection: Connection, tty: bool) -> None:
+    def __init__(self, connection: Connection, detach: DetachKeys | None) -> None:
         super().__init__(connection)
-        self._detach = DetachKeys() if tty else None
+        self._detach = detach
         self._chunks: list[bytes] = []
         self._ended = False
         self._left = False
@@ -160,7 +162,10 @@ async def resize(call: Call) -> Answer:
 
 async def inspect(call: Call) -> Answer:
     """GET /exec/{id}/json."""
-    return reply_json(await call.engine.execs.inspect(call.name))
+    document = await call.engine.execs.inspect(call.name)
+    keys = document.get("DetachKeys", "")
+    # Bytes, to docker.
+    return reply_json({**document, "DetachKeys": base64.b64encode(parse_keys(keys)).decode() if keys else ""})
 
 
 ROUTES = [

@@ -38,12 +38,12 @@ SPOOL = Rotation(4 << 20, 2)
 def rotation(driver: str, options: "Mapping[str, str]") -> Rotation:
     """The rotation of a driver that writes files; InvalidArgument when an option is malformed.
 
-    Without max-size and max-file, a default bound; max-size=-1: none. With either, json-file's others are docker's:
-    no bound, one file, not compressed.
+    Without max-size a default bound; max-size=-1: none. With max-size or max-file json-file's others are docker's: one
+    file, not compressed.
     """
     default = DEFAULTS[driver]
     if driver == "json-file" and ("max-size" in options or "max-file" in options):
-        default = Rotation(0, 1)
+        default = Rotation(default.max_size, 1)
     return _rotation(options, default, "")
 
 
