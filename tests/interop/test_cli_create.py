@@ -120,6 +120,13 @@ SENT = """
 --device /dev/null:/dev/x:rw
 --device vendor.example/class=name
 --device-cgroup-rule "c 1:* rwm"
+--gpus all
+--gpus 2
+--gpus device=0
+--gpus '"device=0,1",capabilities=utility'
+--gpus count=2,driver=nvidia
+--gpus driver=nvidia
+--gpus '"options=a=b,c=d"'
 --cap-add NET_ADMIN --cap-add ALL --cap-drop CHOWN
 --privileged --read-only --init
 --init=false
@@ -257,6 +264,9 @@ REFUSED = """
 --device rel
 --device /dev/null:/dev/x:q
 --device-cgroup-rule x
+--gpus foo
+--gpus foo=1
+--gpus capabilities=a,capabilities=b
 --device-read-bps x
 --device-read-bps sda:1
 --device-read-bps /dev/sda:x

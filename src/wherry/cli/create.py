@@ -35,6 +35,7 @@ _CHECKS = {
     "label": (_OPTS, "label"),
     "link": (_OPTS, "link"),
     "memory-swap": ("wherry.cli.units", "swap_bytes"),
+    "gpus": ("wherry.cli.opts_gpus", "gpus"),
     "mount": ("wherry.cli.opts_mounts", "mount"),
     "network": ("wherry.cli.opts_network", "network"),
     "sysctl": (_OPTS, "sysctl"),

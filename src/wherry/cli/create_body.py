@@ -185,6 +185,8 @@ def _optional(flags: Flags, host: Document) -> None:
     """Fields that are left out when their flag is."""
     if flags["device"]:
         _devices(flags["device"], host)
+    if flags["gpus"]:
+        host["DeviceRequests"] = [*flags["gpus"], *(host["DeviceRequests"] or ())]
     if flags["tmpfs"]:
         host["Tmpfs"] = tmpfs(flags)
     if flags["sysctl"]:

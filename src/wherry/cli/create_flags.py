@@ -119,5 +119,4 @@ REFUSE = {
     "disable-content-trust": "signatures are not verified; verify the digest instead (IMAGE@sha256:...)",
     "kernel-memory": "engines no longer limit it",
     **dict.fromkeys(("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"), "it is for Windows"),
-    "gpus": "GPUs are not supported; pass devices with --device",
 }

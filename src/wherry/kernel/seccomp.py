@@ -93,9 +93,8 @@ def key_of(profile: Mapping[str, Any]) -> bytes:
     return marshal.dumps(dict(profile), 2)
 
 
-def is_known(profile: Mapping[str, Any], cache: str) -> bool:
-    """Whether `compile` has nothing to compile."""
-    key = key_of(profile)
+def is_known(key: bytes, cache: str) -> bool:
+    """Whether `compile` has nothing to compile for the profile of this key."""
     if key in _compiled:
         return True
     directory = _open_cache(cache)
@@ -108,9 +107,8 @@ def is_known(profile: Mapping[str, Any], cache: str) -> bool:
     return program is not None
 
 
-def remember(profile: Mapping[str, Any], cache: str, program: bytes) -> None:
-    """Take what `build` made of `profile` elsewhere for what `compile` gives from now on."""
-    key = key_of(profile)
+def remember(key: bytes, cache: str, program: bytes) -> None:
+    """Take what `build` made of the key's profile elsewhere for what `compile` gives from now on."""
     directory = _open_cache(cache)
     try:
         _write(directory, _name(key), program)

@@ -43,7 +43,7 @@ def prepare(profile: Mapping[str, Any] | None, cache: str) -> Waiting[None]:
     key = seccomp.key_of(profile)
     if key in _too_hard:
         raise _refusal()
-    if seccomp.is_known(profile, cache):
+    if seccomp.is_known(key, cache):
         return
     if len(_running) >= _AT_ONCE:
         raise Unavailable("too many seccomp profiles are being compiled", hint="try again in some seconds")
@@ -73,7 +73,7 @@ def prepare(profile: Mapping[str, Any] | None, cache: str) -> Waiting[None]:
         if int(number) in (errno.EINVAL, errno.EOPNOTSUPP):
             raise InvalidArgument(text, object="seccomp")
         raise OSError(int(number), text)
-    seccomp.remember(profile, cache, said[1:])
+    seccomp.remember(key, cache, said[1:])
 
 
 def _refusal() -> InvalidArgument:
