@@ -22,6 +22,8 @@ from wherry.kernel.netlink import (
 
 AnyInterface = IPv4Interface | IPv6Interface
 _MAIN_TABLE = 254
+OURS = 0x7765
+"""The link group of what we made: an administrator's own devices are used, and never removed."""
 _DEFAULT_MTU = 1500
 
 
@@ -41,7 +43,7 @@ def set_up(host: Netlink, name: str, addresses: Collection[AnyInterface], mtu: i
     link = find(host, name)
     made = link is None
     if link is None:
-        host.request(new_bridge(name, mac=_random_mac(), mtu=mtu))
+        host.request(new_bridge(name, mac=_random_mac(), mtu=mtu), set_link(name, group=OURS))
         link = host.link(name)
     elif link.kind != "bridge":
         raise FailedPrecondition(f"{name} is a {link.kind or 'device'}, not a bridge", object=name)

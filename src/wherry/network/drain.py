@@ -26,7 +26,7 @@ class Drain:
 
     def __init__(self) -> None:
         # Of its own: a deletion keeps the socket for as long as it takes.
-        self._host = Netlink()
+        self._host, self._glances = Netlink(), Netlink()
         self._waiting: dict[str, tuple[float, Callable[[], None]]] = {}
         self._changed = Condition()
         self._closed = False
@@ -48,15 +48,14 @@ class Drain:
         """
         self.add(link, lambda: None, delete=True)
         deadline = monotonic() + _PATIENCE
-        with Netlink() as here:
-            while monotonic() < deadline:
-                try:
-                    here.link(link)
-                except OSError as error:
-                    if error.errno == errno.ENODEV:
-                        return
-                    raise
-                sleep(_GLANCE)
+        while monotonic() < deadline:
+            try:
+                self._glances.link(link)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return
+                raise
+            sleep(_GLANCE)
 
     def wait_empty(self, timeout: float) -> bool:
         """Wait until every link is gone."""
@@ -70,6 +69,7 @@ class Drain:
             self._changed.notify_all()
         self._thread.join()
         self._host.close()
+        self._glances.close()
 
     def _run(self) -> None:
         while True:

@@ -12,14 +12,15 @@ from typing import Any
 from wherry.errors import FailedPrecondition, Internal, NotFound, PermissionDenied, WherryError
 from wherry.kernel import netns
 from wherry.kernel.netlink import Netlink
-from wherry.network import bridge as bridges
 from wherry.network import documents, pools, sandbox, specification
 from wherry.network.catalog import Catalog
 from wherry.network.config import NetworkConfig
 from wherry.network.default_bridge import DefaultBridge
 from wherry.network.drain import Drain
 from wherry.network.drivers.bridge import BridgeDriver
+from wherry.network.drivers.children import ChildDriver
 from wherry.network.drivers.contract import Driver
+from wherry.network.drivers.overlay import FixedPeers, OverlayDriver
 from wherry.network.drivers.plain import PlainDriver
 from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest
 from wherry.network.firewall import Firewall
@@ -312,9 +313,15 @@ class _Started:
             self.ports.adopt(port for endpoint in live for port in endpoint.ports)
             self.drain = opened.enter_context(closing(Drain()))
             self._bridges = BridgeDriver(self.host, self.firewall, self.drain)
-            self.drivers: dict[str, Driver] = {
-                driver.name: driver for driver in (self._bridges, PlainDriver("host"), PlainDriver("null"))
-            }
+            every: tuple[Driver, ...] = (
+                self._bridges,
+                PlainDriver("host"),
+                PlainDriver("null"),
+                ChildDriver("macvlan", self.host, catalog.reserved),
+                ChildDriver("ipvlan", self.host, catalog.reserved),
+                OverlayDriver(self.host, self.firewall, self.drain, FixedPeers()),
+            )
+            self.drivers = {driver.name: driver for driver in every}
             tools = Tools(config.exec_root / "netns", catalog, self.drivers, addresses, self.ports, self.firewall)
             tools.take = self._take
             self.sandboxes = Sandboxes(tools)
@@ -330,6 +337,8 @@ class _Started:
     def close(self, *, remove: bool) -> None:
         """Let go of sockets and threads. With `remove` devices and table go too, else they work on for containers."""
         self._removing = remove
+        if remove:
+            self._close_networks()
         self.drain.wait_empty(_PATIENCE)
         self._opened.close()
 
@@ -407,11 +416,14 @@ class _Started:
             return self._bridges.adopt(network, bridge, parse(network.options), members)
         return driver.open(network, members)
 
+    def _close_networks(self) -> None:
+        """Nothing of ours stays in the kernel; the records make it anew at the next start."""
+        for network in self._catalog:
+            driver = self.drivers.get(network.driver)
+            if driver is not None and not network.built_in and not network.config_only:
+                driver.close(network, lambda: None)
+
     def _close_firewall(self) -> None:
-        if self._removing:
-            for network in self._catalog:
-                if network.driver == "bridge" and not network.built_in:
-                    bridges.remove(self.host, self._bridges.device(network))
         self.firewall.close(remove=self._removing)
         if self._removing and self.default is not None:
             self.default.remove()

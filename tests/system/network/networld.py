@@ -28,7 +28,8 @@ class Place:
         return netns.enter(str(self.path), work)
 
     def serve(self, port: int, host: str = "0.0.0.0") -> socket.socket:
-        server = self.do(lambda: socket.create_server((host, port)))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = self.do(lambda: socket.create_server((host, port), family=family))
         server.settimeout(DEADLINE)
         return server
 
@@ -89,9 +90,24 @@ class World:
         self._started.append(started)
         return started
 
-    def connect(self, networks: Networks, name: str, *ports: PortRequest) -> tuple[Endpoint, Place]:
-        request = EndpointRequest("bridge", name=name, ports=ports)
-        endpoint = self.host.do(lambda: networks.connect(name, request))
+    def networks_of(self, place: Place) -> Networks:
+        """Those of a second daemon, on another host."""
+        config = NetworkConfig(bridge="br-other", table="test", exec_root=self.root / "other", warm=0)
+
+        def start() -> Networks:
+            made = Networks(config, MemoryStore())
+            made.start(())
+            return made
+
+        started = place.do(start)
+        self._started.append(started)
+        return started
+
+    def connect(
+        self, networks: Networks, name: str, *ports: PortRequest, network: str = "bridge", on: Place | None = None
+    ) -> tuple[Endpoint, Place]:
+        request = EndpointRequest(network, name=name, ports=ports)
+        endpoint = (on or self.host).do(lambda: networks.connect(name, request))
         assert endpoint.netns is not None
         return endpoint, Place(endpoint.netns)
 
@@ -106,7 +122,8 @@ class World:
     def tear_down(self) -> None:
         for networks in self._started:
             networks.close()
-        netns.remove_directory(str(self.exec_root / "netns"))
+        for root in (self.exec_root, self.root / "other"):
+            netns.remove_directory(str(root / "netns"))
         for place in (self.host, self.neighbour):
             netns.delete(str(place.path))
 

@@ -15,6 +15,7 @@ a library because importing one costs tens of milliseconds and building a reques
 from wherry.kernel.netlink._messages import (
     Message,
     add_address,
+    add_flooding,
     add_route,
     delete_address,
     delete_group,
@@ -40,6 +41,7 @@ __all__ = [
     "Netlink",
     "Route",
     "add_address",
+    "add_flooding",
     "add_route",
     "delete_address",
     "delete_group",

@@ -10,7 +10,7 @@ RTM_NEWADDR, _RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, _RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
-_IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 27, 28, 31, 32
+IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 27, 28, 31, 32
 IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
 IFLA_BRPORT_STATE, _IFLA_BRPORT_HAIRPIN, _IFLA_BRPORT_ISOLATED = 1, 4, 33
@@ -25,6 +25,10 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 _IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
+
+_RTM_NEWNEIGH, _NLM_F_APPEND, _AF_BRIDGE = 28, 0x800, 7
+_NDA_DST, _NDA_LLADDR, _NUD_NOARP, _NUD_PERMANENT, _NTF_SELF = 1, 2, 0x40, 0x80, 0x02
+_NDMSG = struct.Struct("=BxxxiHBB")
 
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBi")
@@ -126,12 +130,16 @@ def vlan(number: int) -> bytes:
 
 
 def vxlan(number: int, port: int) -> bytes:
-    """`new_child`'s data: a VXLAN without learning; whom it sends to is told by `add_forwarding`."""
-    return (
-        _number(_IFLA_VXLAN_ID, number)
-        + attribute(_IFLA_VXLAN_LEARNING, b"\0")
-        + attribute(_IFLA_VXLAN_PORT, struct.pack(">H", port))
-    )
+    """`new_child`'s data: a VXLAN, which learns where addresses are; what it does not know goes to `add_flooding`'s."""
+    data = _number(_IFLA_VXLAN_ID, number) + attribute(_IFLA_VXLAN_LEARNING, b"\1")
+    return data + attribute(_IFLA_VXLAN_PORT, struct.pack(">H", port))
+
+
+def add_flooding(index: int, address: str) -> Message:
+    """Let a VXLAN send what has no known place to this peer as well; one it has already is EEXIST."""
+    body = _NDMSG.pack(_AF_BRIDGE, index, _NUD_PERMANENT | _NUD_NOARP, _NTF_SELF, 0)
+    body += attribute(_NDA_LLADDR, bytes(6)) + attribute(_NDA_DST, _family(address)[1])
+    return Message(_RTM_NEWNEIGH, _NLM_F_CREATE | _NLM_F_APPEND, body, "netlink newneigh", address)
 
 
 def set_link(
@@ -159,7 +167,7 @@ def set_link(
     if master is not None:
         body += _number(IFLA_MASTER, master)
     if group is not None:
-        body += _number(_IFLA_GROUP, group)
+        body += _number(IFLA_GROUP, group)
     return Message(RTM_NEWLINK, 0, body, "netlink setlink", str(link))
 
 
@@ -185,7 +193,7 @@ def delete_link(link: int | str) -> Message:
 
 def delete_group(group: int) -> Message:
     """Delete every link of a group (`set_link`), in the time it takes to delete one."""
-    body = IFINFO.pack(0, 0, 0, 0, 0) + _number(_IFLA_GROUP, group)
+    body = IFINFO.pack(0, 0, 0, 0, 0) + _number(IFLA_GROUP, group)
     return Message(RTM_DELLINK, 0, body, "netlink dellink group", str(group))
 
 

@@ -26,6 +26,7 @@ class Link(NamedTuple):
     peer: int
     operational: bool
     forwarding: bool
+    group: int = 0
 
 
 class Address(NamedTuple):
@@ -59,7 +60,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = m.IFINFO.unpack_from(body)
     name = kind = mac = ""
-    mtu = master = peer = 0
+    mtu = master = peer = group = 0
     operational = forwarding = False
     for attribute, value in attributes(body[m.IFINFO.size :]):
         if attribute == m.IFLA_IFNAME:
@@ -72,6 +73,8 @@ def parse_link(body: bytes) -> Link:
             master = _number(value)
         elif attribute == m.IFLA_LINK:
             peer = _number(value)
+        elif attribute == m.IFLA_GROUP:
+            group = _number(value)
         elif attribute == m.IFLA_OPERSTATE:
             operational = value == bytes([m.IF_OPER_UP])
         elif attribute == m.IFLA_LINKINFO:
@@ -79,7 +82,7 @@ def parse_link(body: bytes) -> Link:
             kind = info.get(m.IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
             port = dict(attributes(info.get(m.IFLA_INFO_SLAVE_DATA, b"")))
             forwarding = port.get(m.IFLA_BRPORT_STATE) == bytes([m.BR_STATE_FORWARDING])
-    return Link(index, name, kind, bool(flags & m.IFF_UP), mtu, mac, master, peer, operational, forwarding)
+    return Link(index, name, kind, bool(flags & m.IFF_UP), mtu, mac, master, peer, operational, forwarding, group)
 
 
 def parse_address(body: bytes) -> Address:

@@ -84,8 +84,13 @@ class BridgeDriver:
     def close(self, network: Network, gone: Callable[[], None]) -> None:
         self._open.pop(network.id, None)
         self._firewall.remove_segment(network.id[:12])
+        device = self.device(network)
+        link = bridges.find(self._host, device)
+        if link is None or link.kind != "bridge" or link.group != bridges.OURS:
+            gone()
+            return
         # 30 ms, in which nobody needs it any more.
-        self._drain.add(self.device(network), gone, delete=True)
+        self._drain.add(device, gone, delete=True)
 
     def stem(self, network: Network) -> str:
         return self._open[network.id].options.interface_prefix
