@@ -282,7 +282,7 @@ def test_nothing_is_left_open_by_crashes(wreck: Wreck) -> None:
     wreck.run("true")
     wreck.clear()
     wreck.settle()
-    before = wreck.descriptors()
+    before, files = wreck.descriptors(), wreck.open_files()
     for _ in range(3):
         id = wreck.count_up(**PORT)
         pid = wreck.pid("logger")
@@ -291,7 +291,10 @@ def test_nothing_is_left_open_by_crashes(wreck: Wreck) -> None:
         wreck.goes_on(id)
         wreck.clear()
         wreck.settle()
-    wait_until(lambda: _no_more(wreck.descriptors(), before), 5, f"{wreck.descriptors()}, not more than {before}")
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: _no_more(wreck.descriptors(), before), 10, "no more than before")
+    now = wreck.descriptors()
+    assert _no_more(now, before), f"{now}, not more than {before}: {files} became {wreck.open_files()}"
 
 
 def _no_more(now: dict[str, int], before: dict[str, int]) -> bool:

@@ -126,6 +126,15 @@ class Wreck:
     def descriptors(self) -> dict[str, int]:
         return {role: len(os.listdir(f"/proc/{self.pid(role)}/fd")) for role in ("daemon", "monitor", "logger")}
 
+    def open_files(self) -> list[str]:
+        """What the daemon holds open, sorted; sockets and pipes without their numbers."""
+        found = []
+        directory = f"/proc/{self.pid('daemon')}/fd"
+        for name in os.listdir(directory):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"{directory}/{name}").partition(":[")[0])
+        return sorted(found)
+
     def memory(self) -> dict[str, int]:
         """PSS in kB."""
         found = {}
