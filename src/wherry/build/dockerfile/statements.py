@@ -36,7 +36,7 @@ def read_statements(source: Source) -> tuple[Directives, list[Statement]]:
     if lines and not lines[-1]:
         lines.pop()
     directives = read_directives(source, [line.rstrip("\r") for line in lines])
-    return directives, _Lexer(source, lines, directives.escape).run()
+    return directives, _Lexer(source, lines, directives).run()
 
 
 def parse_line(line: str, span: Span) -> Statement:
@@ -47,11 +47,12 @@ def parse_line(line: str, span: Span) -> Statement:
 
 
 class _Lexer:
-    def __init__(self, source: Source, lines: list[str], escape: str) -> None:
-        self._source, self._lines, self._escape = source, lines, escape
-        mark = re.escape(escape)
+    def __init__(self, source: Source, lines: list[str], directives: Directives) -> None:
+        self._source, self._lines, self._escape = source, lines, directives.escape
+        mark = re.escape(directives.escape)
         self._continuation = re.compile(rf"(?:(?<=[^{mark}])|^){mark}[ \t]*\Z")
-        self._number = 0
+        # Directives are no comments on what follows them.
+        self._number = directives.lines
 
     def run(self) -> list[Statement]:
         statements: list[Statement] = []
