@@ -91,7 +91,7 @@ def open_overlay(
         for path in lowers:
             tree = _mapped(path, maps)
             held.append(tree)
-            mounts.fsconfig_fd(context, "lowerdir+", tree)
+            _add_layer(context, tree)
         base = os.path.dirname(upper)
         tree = _mapped(base, (with_mounter(maps[0]), with_mounter(maps[1])))
         held.append(tree)
@@ -111,6 +111,17 @@ def open_overlay(
         os.close(context)
         for fd in held:
             os.close(fd)
+
+
+def _add_layer(context: int, tree: int) -> None:
+    try:
+        mounts.fsconfig_fd(context, "lowerdir+", tree)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(
+            errno.EINVAL, "a container in a user namespace needs Linux 6.13 or newer for its layers"
+        ) from None
 
 
 def _mapped(path: str, maps: tuple[str, str]) -> int:

@@ -7,7 +7,7 @@ import pytest
 from wherry.errors import InvalidArgument, Unimplemented, WherryError
 from wherry.kernel import namespaces as ns
 from wherry.kernel.capabilities import BIT_OF
-from wherry.runtime import plan
+from wherry.runtime import plan, process_plan
 from wherry.spec.mount import Mount
 
 HOST = plan.Host((1 << 41) - 1, {"memory": "/sys/fs/cgroup/memory/x", "name=systemd": "/sys/fs/cgroup/systemd/x"}, 1)
@@ -145,3 +145,22 @@ def test_what_is_not_done_is_refused(key: str) -> None:
 def test_sysctls_of_the_host_are_refused(name: str) -> None:
     with pytest.raises(WherryError):
         build(config(sysctl={name: "1"}))
+
+
+def test_a_profile_is_chosen_before_the_root_changes_and_entered_after_all_hooks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CVE-2019-16884, CVE-2023-28642: what the container mounts on /proc has no say in it."""
+    monkeypatch.setattr(process_plan, "_require_apparmor", lambda: None)
+    document = config() | {"hooks": {"startContainer": [{"path": "/x"}]}}
+    document["process"]["apparmorProfile"] = "docker-default"
+    steps = build(document).describe()
+    opened, entered = (
+        steps.index("open the AppArmor attribute"),
+        steps.index("apply the AppArmor profile docker-default"),
+    )
+    assert opened < steps.index("mount the root file system from /bundle/rootfs")
+    assert entered > steps.index("startContainer hooks")
+    assert entered < steps.index("take on the process's identity")
+    document["process"]["apparmorProfile"] = "unconfined"
+    assert not [step for step in build(document).describe() if "AppArmor" in step]
