@@ -27,8 +27,8 @@ class Publisher(Registry):
             async with self._request(f"{self._base}/blobs/{digest}", {}, "HEAD"):
                 return True
         except RegistryRefusal as refusal:
-            if refusal.status == 404:
-                return False
+            if refusal.status in (403, 404):
+                return False  # an answer to HEAD has no words: if it may not be written to, the upload tells why
             raise
 
     async def begin_upload(self, mount: tuple[Digest, str] | None = None) -> str | None:
@@ -57,7 +57,9 @@ class Publisher(Registry):
                 # "0-0" is said of an empty upload, and of one of a single byte: which is sent again then.
                 size = int(last) + 1 if known and last != "0" else 0
                 return (self._located(location, response.headers.get("Location")), size) if size else (None, 0)
-        except (RegistryRefusal, Unavailable):
+        except RegistryRefusal as refusal:
+            if refusal.status == 409:  # the registry has not noticed yet that the last connection is gone
+                raise Unavailable(refusal.message, object=location) from None
             return None, 0
 
     async def finish_upload(self, location: str, digest: Digest) -> None:

@@ -49,8 +49,8 @@ class Pusher:
 
     async def push(self, reference: Reference, auth: RegistryAuth | None, progress: Progress) -> list[Image]:
         """One tag, or without one every tag of the repository; errors as docker words them."""
-        wanted = self._select(reference)
         progress({"status": f"The push refers to repository [{reference.name}]"})
+        wanted = self._select(reference)
         try:
             async with self._connect(reference, auth, self._mounts(wanted, reference)) as registry:
                 for image, tag in wanted:
@@ -64,7 +64,7 @@ class Pusher:
             id = self._records.named(reference)
             image = self._records.get(id) if id is not None else None
             if image is None:
-                raise NotFound(f"tag does not exist: {reference.familiar}", object=reference.familiar)
+                raise _absent(reference)
             return [(image, reference)]
         found = [
             (image, name)
@@ -73,8 +73,7 @@ class Pusher:
             if name.tag and name.name == reference.name
         ]
         if not found:
-            name = reference.familiar_name
-            raise NotFound(f"An image does not exist locally with the tag: {name}", object=name)
+            raise _absent(reference)
         return found
 
     async def _push_one(self, registry: Publisher, image: Image, reference: Reference, progress: Progress) -> None:
@@ -169,3 +168,8 @@ class Pusher:
             finally:
                 await registry.close()
         raise failure or Internal(f"no endpoint for {reference.domain}")
+
+
+def _absent(reference: Reference) -> NotFound:
+    name = reference.familiar_name
+    return NotFound(f"An image does not exist locally with the tag: {name}", object=reference.familiar)
