@@ -24,9 +24,9 @@ from wherry.api.reply import Answer, Reply, reply_json
 from wherry.api.router import Route
 from wherry.archive import UnpackOptions, read_file, unpack
 from wherry.build.cache import CacheRecord
-from wherry.build.cache_mounts import CacheDirectory
 from wherry.build.checks import BaseImage, check
-from wherry.build.dockerfile import Source, parse
+from wherry.build.dockerfile import DockerfileError, Source, parse
+from wherry.build.dockerfile.source import excerpt
 from wherry.build.fetch import FetchedTree
 from wherry.build.graph import Remote
 from wherry.build.ignore import Ignore, read_ignore_file
@@ -40,7 +40,6 @@ from wherry.engine.threads import in_own_thread
 from wherry.errors import Conflict, InvalidArgument, NotFound, Unimplemented, WherryError
 from wherry.images import RegistryAuth
 from wherry.images.compression import decompressed
-from wherry.images.image import now_rfc3339
 from wherry.spec.platform import parse_platform
 from wherry.spec.reference import Reference
 
@@ -146,6 +145,26 @@ async def finish_context(call: Call) -> Answer:
 
 async def _run(
     call: Call, progress: ProgressStream, tree: FetchedTree, source: Source, digests: Digests | None = None
+) -> dict[str, Any] | None:
+    try:
+        return await _plan_and_build(call, progress, tree, source, digests)
+    except WherryError as error:
+        place = _place(error, source)
+        if place and call.request.headers.get("X-Wherry-Progress") == "events":
+            progress({"wherry": {"kind": "failed", "excerpt": place}})
+        raise
+
+
+def _place(error: WherryError, source: Source) -> str:
+    """The lines an error is about, as text."""
+    if isinstance(error, DockerfileError):
+        return error.excerpt()
+    span = getattr(getattr(error, "node", None), "span", None)
+    return excerpt(source, span) if span is not None else ""
+
+
+async def _plan_and_build(
+    call: Call, progress: ProgressStream, tree: FetchedTree, source: Source, digests: Digests | None
 ) -> dict[str, Any] | None:
     builds, query = call.engine.builds, call.query
     ignore = await asyncio.to_thread(_read_ignore, tree.path, source.name)
@@ -390,8 +409,6 @@ def _read_ignore(root: str, dockerfile: str) -> Ignore | None:
 
 
 def _finding(source: Source, finding: Any) -> dict[str, Any]:
-    from wherry.build.dockerfile.source import excerpt
-
     return {
         "rule": finding.rule,
         "message": finding.message,
@@ -464,45 +481,6 @@ def _matches(cache: Any, record: CacheRecord, name: str, values: list[str]) -> b
     if name in ("inuse", "shared", "private"):
         return (name == "private") == (not cache.in_use(record))
     raise InvalidArgument(f"invalid filter '{name}'", object=name)
-
-
-def cache_documents(builds: Any) -> list[dict[str, Any]]:
-    """In a thread: the records as docker's system/df has them."""
-    found = []
-    by_chain = {record.chain: record for record in builds.cache.records()}
-    for record in by_chain.values():
-        parent = by_chain.get(record.parent)
-        found.append(
-            {
-                "ID": record.key[:25],
-                "Parents": [parent.key[:25]] if parent is not None else None,
-                "Type": "regular" if record.kind == "exec" else record.kind,
-                "Description": record.title,
-                "InUse": builds.cache.in_use(record),
-                "Shared": False,
-                "Size": record.size,
-                "CreatedAt": now_rfc3339(record.created_ns),
-                "LastUsedAt": now_rfc3339(record.used_ns),
-                "UsageCount": record.uses,
-            }
-        )
-    found += [_cache_mount(cache) for cache in builds.caches.list()]
-    return sorted(found, key=lambda document: str(document["CreatedAt"]))
-
-
-def _cache_mount(cache: CacheDirectory) -> dict[str, Any]:
-    return {
-        "ID": cache.name[:25],
-        "Parents": None,
-        "Type": "exec.cachemount",
-        "Description": f"cached mount {cache.id}",
-        "InUse": cache.in_use,
-        "Shared": False,
-        "Size": cache.size,
-        "CreatedAt": now_rfc3339(cache.created_ns),
-        "LastUsedAt": now_rfc3339(cache.used_ns),
-        "UsageCount": 0,
-    }
 
 
 ROUTES = [

@@ -119,7 +119,9 @@ class SourceTree:
     def _missing(self, path: str, error: OSError) -> Exception:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             return InvalidArgument(f"cannot open {path} in {self.name}: {os.strerror(error.errno or 0)}", object=path)
-        return NotFound(f'"{path}": not found in {self.name}', object=path)
+        rule = self.ignore.reason(path.strip("/")) if self.ignore is not None and path.strip("/") else None
+        hint = f"the ignore rule {rule!r} hides it" if rule is not None else None
+        return NotFound(f'"{path}": not found in {self.name}', object=path, hint=hint)
 
 
 class Digests:

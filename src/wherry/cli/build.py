@@ -297,7 +297,7 @@ class _Show:
             self._progress = build_progress.Terminal(sys.stderr, explain)
         else:
             self._progress = build_progress.Plain(sys.stderr, explain)
-        self._image = ""
+        self._image = self._failed = ""
         self._findings: list[dict[str, Any]] = []
 
     def prepared(self, context: Context) -> None:
@@ -308,7 +308,8 @@ class _Show:
             for message in messages:
                 if message.get("error") or message.get("errorDetail"):
                     detail = message.get("errorDetail") or {}
-                    raise WherryError(f"ERROR: {detail.get('message') or message.get('error')}")
+                    place = f"{self._failed}\n" if self._failed else ""
+                    raise WherryError(f"{place}ERROR: {detail.get('message') or message.get('error')}")
                 event = message.get("wherry")
                 if event is not None:
                     self._event(event)
@@ -327,6 +328,8 @@ class _Show:
         elif kind == "plan":
             for warning in event["warnings"]:
                 sys.stderr.write(f"{warning}\n")
+        elif kind == "failed":
+            self._failed = event["excerpt"]
         else:
             self._progress.event(event)
 

@@ -7,6 +7,7 @@ from typing import Any
 from wherry.engine import exits, lifecycle, reconcile, reconfigure, shutdown, system
 from wherry.engine.assembly import assemble
 from wherry.engine.backends import Backends
+from wherry.engine.build_documents import cache_documents
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container
 from wherry.engine.containers import Containers
@@ -111,7 +112,10 @@ class Engine:
 
     async def disk_usage(self) -> dict[str, Any]:
         """Docker's system df document."""
-        return await disk_usage(self._core, await self.containers.list(all=True, size=True))
+        document = await disk_usage(self._core, await self.containers.list(all=True, size=True))
+        if self.builds is not None:
+            document["BuildCache"] = await asyncio.to_thread(cache_documents, self.builds)
+        return document
 
     async def settle(self) -> None:
         """Wait until nothing is left to do in the background."""
