@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
 from benchmarks.life import health_rows, stats_rows
+from benchmarks.logs import log_rows
 from benchmarks.networks import network_rows
 from benchmarks.peer import Engine
 from benchmarks.runtime import print_table
@@ -31,6 +32,7 @@ GROUPS: dict[str, Callable[[list[Side], argparse.Namespace], Iterator[Row]]] = {
     "api": lambda sides, options: latency_rows(sides, options.runs),
     "crowd": lambda sides, options: crowd_rows(sides, options.count, options.runs),
     "health": lambda sides, options: health_rows(sides, min(options.count, 200)),
+    "logs": lambda sides, options: log_rows(sides, options.runs),
     "network": lambda sides, options: network_rows(sides, options.runs),
     "stats": lambda sides, options: stats_rows(sides, options.count, min(options.runs, 5)),
     "stored": lambda sides, options: stored_rows(sides, options.runs),
@@ -94,7 +96,7 @@ def _ours(scratch: Path, run: Path) -> Iterator[Side]:
         yield Side(
             Engine("wherry", str(socket)),
             (str(BIN / "wherry"), "-H", f"unix://{socket}"),
-            (f"{run}/", f"--exec-root {run}"),
+            (f"{run}/", f"{run} "),
         )
     finally:
         daemon.terminate()
