@@ -160,10 +160,11 @@ def test_what_the_daemon_decides_for_containers_that_say_nothing(own: Configured
             "seccomp-profile": str(profile),
             "default-ipc-mode": "shareable",
             "default-cgroupns-mode": "private",
+            "host-gateway-ip": "192.0.2.9",
         }
     )
     own.start()
-    script = "grep NoNewPrivs /proc/self/status; mkdir /d && echo made"
+    script = "grep -q '^192.0.2.9.*h$' /etc/hosts && grep NoNewPrivs /proc/self/status; mkdir /d && echo made"
     with Api(own.host) as api:
         load_image(api)
         for name, host, expected in (
@@ -171,7 +172,13 @@ def test_what_the_daemon_decides_for_containers_that_say_nothing(own: Configured
             ("own", {"SecurityOpt": ["no-new-privileges=false", "seccomp=unconfined"]}, b"NoNewPrivs:\t0\nmade\n"),
             ("all", {"Privileged": True}, b"NoNewPrivs:\t1\nmade\n"),
         ):
-            api.run(name, Image="bb", Cmd=["sh", "-c", script], Tty=True, HostConfig=host)
+            api.run(
+                name,
+                Image="bb",
+                Cmd=["sh", "-c", script],
+                Tty=True,
+                HostConfig={**host, "ExtraHosts": ["h:host-gateway"]},
+            )
             api.wait(name)
             output = api.get(f"/containers/{name}/logs?stdout=1").body.replace(b"\r", b"")
             assert output.startswith(expected), name

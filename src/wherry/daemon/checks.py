@@ -24,7 +24,9 @@ def check(values: Mapping[str, Any]) -> None:
     parse_network_options(values["default-network-opt"])
     if values["ipv6-networks"] not in ("auto", "always", "never"):
         raise InvalidArgument(f"invalid --ipv6-networks: {values['ipv6-networks']}", hint="auto, always or never")
-    for address in (*values["dns"], values["ip"]):
+    if len(values["host-gateway-ip"]) > 1:
+        raise InvalidArgument("only one IP address is allowed for host-gateway-ip", object="host-gateway-ip")
+    for address in (*values["dns"], values["ip"], *values["host-gateway-ip"]):
         _check_address(address)
     for mirror in values["registry-mirror"]:
         _check_mirror(mirror)

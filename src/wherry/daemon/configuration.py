@@ -50,6 +50,7 @@ def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "Daemon
         insecure_registries=settings.items("insecure-registry"),
         registry_mirrors=settings.items("registry-mirror"),
         userns_remap=settings.text("userns-remap"),
+        host_gateway_ip="".join(settings.items("host-gateway-ip")),
         no_new_privileges=settings.flag("no-new-privileges"),
         seccomp_profile=_seccomp_profile(settings.text("seccomp-profile")),
         default_ipc_mode=settings.text("default-ipc-mode"),

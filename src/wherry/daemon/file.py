@@ -58,6 +58,8 @@ def read_file(
 def _unfold(document: dict[str, Any]) -> dict[str, Any]:
     """What flags have one by one: `proxies`, and the objects of networks' defaults."""
     document = document | _networks(document)
+    if isinstance(document.get("host-gateway-ip"), str):
+        document = document | {"host-gateway-ip": [document["host-gateway-ip"]]}
     proxies = document.get("proxies")
     if proxies is None:
         return {key: value for key, value in document.items() if key != "proxies"}

@@ -87,6 +87,7 @@ OPTIONS = (
     Option("group", "string", "group that may use the unix socket", "group", "G", default="docker"),
     Option("help", "bool", "show this help"),
     Option("host", "list", "where to listen: unix://, tcp://, fd://", "hosts", "H"),
+    Option("host-gateway-ip", "list", "what host-gateway means in --add-host", "host-gateway-ips"),
     Option("http-proxy", "string", "proxy for http://", "http-proxy"),
     Option("https-proxy", "string", "proxy for https://", "https-proxy"),
     Option("icc", "bool", "containers of the default network reach each other", "icc", default="true"),
@@ -218,7 +219,6 @@ FIXED = (
     Fixed("cpu-rt-runtime", "string", (), "not supported yet: give --cpu-rt-runtime to the containers that need it"),
     Fixed("default-gateway", "string", ()),
     Fixed("default-gateway-v6", "string", ()),
-    Fixed("host-gateway-ip", "string", ()),
     Fixed("init-path", "string", (), "the init is Wherry's own and part of it; remove it"),
     Fixed("network-control-plane-mtu", "string", (), "there is no swarm mode yet; remove it"),
     Fixed("node-generic-resource", "string", (), "there is no swarm mode yet; remove it"),
@@ -238,5 +238,4 @@ FIXED_KEYS = {
     "exec-opts": "exec-opt",
     "storage-opts": "storage-opt",
     "node-generic-resources": "node-generic-resource",
-    "host-gateway-ips": "host-gateway-ip",
 }

@@ -18,6 +18,8 @@ KEYS: dict[str, Option | Fixed] = {
     **{fixed.flag: fixed for fixed in FIXED},
     **{key: _BY_FLAG[flag] for key, flag in FIXED_KEYS.items()},
     **{option.key: option for option in OPTIONS if option.key},
+    # Its name until there could be several of them.
+    "host-gateway-ip": _BY_FLAG["host-gateway-ip"],
 }
 _MAPS = ("map", "features", "runtimes")
 _COLLECTING = ("list", "ulimit", *_MAPS)

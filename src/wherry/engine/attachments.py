@@ -229,7 +229,9 @@ def stored(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], ...]:
 def host_gateway(core: Core, definition: Definition) -> str:
     """What host-gateway means in its --add-host, "" when nothing asks for it."""
     extra = definition.host.extra_hosts or ()
-    return core.parts.networks.gateway if any(entry.endswith("host-gateway") for entry in extra) else ""
+    if not any(entry.endswith("host-gateway") for entry in extra):
+        return ""
+    return core.config.host_gateway_ip or core.parts.networks.gateway
 
 
 def announce(core: Core, container: Container, endpoint: Endpoint, action: str) -> None:

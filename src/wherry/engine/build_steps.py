@@ -142,7 +142,7 @@ class StepRunner:
     def _write_files(self, bundle: Path, definition: Definition, operation: Run, endpoint: Endpoint) -> None:
         gateway = ""
         if any(entry.endswith((":host-gateway", "=host-gateway")) for entry in operation.extra_hosts):
-            gateway = self._core.parts.networks.gateway
+            gateway = self._core.config.host_gateway_ip or self._core.parts.networks.gateway
         write_network_files(bundle, definition, self._core.config, [endpoint], gateway)
         lines = _HOSTS.format(name=operation.hostname)
         for entry in operation.extra_hosts:

@@ -63,6 +63,8 @@ class DaemonConfig:
     """Where CDI specifications are; the last counts most."""
     userns_remap: str = ""
     """Whose subordinate ids containers live in: "default", user[:group] or uid[:gid]; empty: the host's own ids."""
+    host_gateway_ip: str = ""
+    """What `host-gateway` means in --add-host; empty: the default bridge's address."""
     no_new_privileges: bool = False
     seccomp_profile: str = ""
     """Of containers that name none: empty for the built-in one, "unconfined", or the profile itself as JSON."""
