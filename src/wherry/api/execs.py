@@ -64,6 +64,8 @@ async def start(call: Call) -> Answer:
     except WherryError as error:
         text = f"{error}\r\n".encode()
         client.send(text if config.tty else frame(1, text))
+    if client.detached:
+        call.engine.execs.detached(call.name)
     client.finish()
     await client.closed
     return TakenOver()
@@ -75,6 +77,7 @@ class _ExecClient(ClientEnd):
     def __init__(self, connection: Connection, detach: DetachKeys | None) -> None:
         super().__init__(connection)
         self._detach = detach
+        self.detached = False
         self._chunks: list[bytes] = []
         self._ended = False
         self._left = False
@@ -111,11 +114,10 @@ class _ExecClient(ClientEnd):
             pass
 
     def input(self, data: bytes) -> None:
-        left = False
         if self._detach is not None:
-            data, left = self._detach.feed(data)
+            data, self.detached = self._detach.feed(data)
         self._chunks.append(data)
-        if left:
+        if self.detached:
             self._leave()
         else:
             self._feed()

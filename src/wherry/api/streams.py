@@ -169,7 +169,8 @@ async def attach(call: Call) -> Answer:
         if past is not None:
             await _copy_log(*past, client)
 
-    await relay(call, streams, content_type, detach=detach if tty else None, before=replay)
+    if await relay(call, streams, content_type, detach=detach if tty else None, before=replay):
+        containers.detached(call.name)
     return TakenOver()
 
 

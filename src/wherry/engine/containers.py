@@ -222,6 +222,10 @@ class Containers:
         self._core.emit(container, "attach")
         return connection
 
+    def detached(self, id: str) -> None:
+        """A client left its streams by the keys for it."""
+        self._core.emit(self._find(id), "detach")
+
     async def resize(self, id: str, height: int, width: int) -> None:
         """Set the size of its terminal."""
         container = self._find(id)

@@ -168,6 +168,10 @@ class Execs:
             document["consoleSize"] = {"height": wanted[0], "width": wanted[1]}
         return document
 
+    def detached(self, id: str) -> None:
+        """A client left its streams by the keys for it."""
+        self._emit(self._find(id), "exec_detach")
+
     async def resize(self, id: str, height: int, width: int) -> None:
         """Set the size of its terminal."""
         noted = self._find(id)

@@ -136,6 +136,9 @@ class FakeContainers:
         self.find(id).was_attached.set()
         return theirs
 
+    def detached(self, id: str) -> None:
+        self.calls.append(("detached", id))
+
     async def resize(self, id: str, height: int, width: int) -> None:
         self.calls.append(("resize", id, height, width))
 
@@ -211,6 +214,9 @@ class FakeExecs:
         id = f"{len(self.made):064x}"
         self.made[id] = config
         return id
+
+    def detached(self, id: str) -> None:
+        self._containers.calls.append(("detached", id))
 
     async def inspect(self, id: str) -> dict[str, Any]:
         if id not in self.made:
