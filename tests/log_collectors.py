@@ -184,12 +184,15 @@ class Splunk:
 
         class Handler(BaseHTTPRequestHandler):
             def do_OPTIONS(self) -> None:
-                self._answer(200 if self._allowed() else 401)
+                self._answer(200)
 
             def do_POST(self) -> None:
                 data = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     data = gzip.decompress(data)
+                if self.headers["Authorization"] != f"Splunk {token}":
+                    self._answer(401)
+                    return
                 if left[0]:
                     left[0] -= 1
                     self._answer(503)
@@ -200,9 +203,6 @@ class Splunk:
                     collector.received.append(document)
                     text = text[end:].lstrip()
                 self._answer(200)
-
-            def _allowed(self) -> bool:
-                return self.headers["Authorization"] == f"Splunk {token}"
 
             def _answer(self, status: int) -> None:
                 requests.append((self.command, self.path, dict(self.headers)))

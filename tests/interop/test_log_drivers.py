@@ -170,7 +170,7 @@ def test_none_keeps_nothing(api: Api, name: str, image: str) -> None:
 @pytest.mark.parametrize(
     ("driver", "options", "words"),
     [
-        ("bogus", {}, "no log driver named 'bogus' is registered"),
+        ("bogus", {}, 'error looking up logging plugin bogus: plugin "bogus" not found'),
         ("json-file", {"nonsense": "1"}, "unknown log opt 'nonsense' for json-file log driver"),
         ("local", {"tag": "x"}, "unknown log opt 'tag' for local log driver"),
         ("syslog", {"syslog-address": "ftp://x:1"}, "syslog-address should be in form proto://address"),

@@ -96,8 +96,8 @@ def _check_general(options: Mapping[str, str]) -> None:
 def _check_plugin(driver: str) -> None:
     try:
         discover(driver)
-    except NotFound:
-        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered", object=driver) from None
+    except NotFound as error:
+        raise InvalidArgument(f"error looking up logging plugin {driver}: {error.message}", object=driver) from None
 
 
 def _check_together(driver: str, options: Mapping[str, str]) -> None:

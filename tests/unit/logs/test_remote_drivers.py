@@ -278,7 +278,7 @@ def test_splunk(tmp_path: Path) -> None:
         deliver(driver("splunk", tmp_path, splunk_format="raw", **options), OUT, Message("stdout", NS, b"  "))
         assert server.collector.wait(5)[4]["event"] == "web/0123456789ab com.acme.team=a COLOUR=blue hello"
         with pytest.raises(Unavailable, match="401"):
-            driver("splunk", tmp_path, **{**options, "splunk-token": "wrong"}).connect()
+            driver("splunk", tmp_path, **{**options, "splunk-token": "wrong"}).send([OUT])
     with Splunk("127.0.0.1", "T", failures=1) as server:
         made = driver("splunk", tmp_path, **{**options, "splunk-url": server.collector.address})
         with pytest.raises(Unavailable, match="503"):
