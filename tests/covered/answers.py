@@ -19,6 +19,8 @@ _NULLABLE = ("array", "object")
 _EXTRA = {
     # Kept for clients older than 1.22.
     "EventMessage": {"status", "id", "from"},
+    # Wherry's own: --health-on-failure.
+    "HealthConfig": {"OnFailure"},
 }
 # Pointers to scalars, null when not given, which the schema does not mark.
 _UNSET = {"ExitCode", "MemorySwappiness", "OomKillDisable", "PidsLimit", "Init", "StopTimeout"}
