@@ -19,6 +19,8 @@ _NULLABLE = ("array", "object")
 _EXTRA = {
     # Kept for clients older than 1.22.
     "EventMessage": {"status", "id", "from"},
+    # Always empty in the list: to dockerd before 1.52 list and inspect were one document.
+    "Network": {"Containers"},
     # Wherry's own: --health-on-failure.
     "HealthConfig": {"OnFailure"},
 }

@@ -10,13 +10,18 @@ Three things plain HTTP servers get wrong for Docker's clients:
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from aiohttp.web import RequestHandler, Server
+from aiohttp.web import RequestHandler, Server, StreamResponse
 from aiohttp.web_request import BaseRequest
+
+from wherry.api.reply import reply_error
+
+log = logging.getLogger("wherry.api")
 
 _TAKES_OVER = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*\r\n", re.IGNORECASE)
@@ -66,6 +71,13 @@ class Connection(RequestHandler):
         """A handler starts with `request`: when the rest of its body will never come, its readers must know."""
         if self.at_eof and not self._held and not request.content.is_eof():
             request._cancel(ConnectionResetError("the client ended its request early"))
+
+    def handle_error(
+        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> StreamResponse:
+        """What cannot be read as HTTP is answered as any error; what was sent goes neither back nor into the log."""
+        log.debug("a client sent what is not HTTP: %s", type(exc).__name__)
+        return cast(StreamResponse, reply_error(status, "malformed HTTP request"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
