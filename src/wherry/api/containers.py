@@ -31,6 +31,7 @@ async def create(call: Call) -> Answer:
     if not body or all(name.casefold() in _PART_KEYS for name in body):
         raise InvalidArgument("config cannot be empty in order to create a container")
     parts = decode(Parts, body)
+    _refuse_kernel_memory(body.get("HostConfig"))
     created = await call.engine.containers.create(
         call.query.get("name") or None,
         decode(ContainerConfig, body),
@@ -39,6 +40,16 @@ async def create(call: Call) -> Answer:
         call.query.get("platform") or None,
     )
     return reply_json({"Id": created.id, "Warnings": created.warnings or []}, 201)
+
+
+def _refuse_kernel_memory(host: object) -> None:
+    # No field any more (API 1.42), so dockerd takes it and forgets it.
+    if isinstance(host, dict) and host.get("KernelMemory"):
+        raise InvalidArgument(
+            "KernelMemory cannot be limited: Linux has not been able to since 5.4",
+            object="KernelMemory",
+            hint="limit Memory, which includes it",
+        )
 
 
 def _shape_host(call: Call, host: HostConfig) -> HostConfig:
@@ -122,6 +133,7 @@ async def update(call: Call) -> Answer:
     """POST /containers/{id}/update."""
     body = await call.json()
     host = decode(HostConfig, body)
+    _refuse_kernel_memory(body)
     restart_policy: RestartPolicy | None = None
     if isinstance(body, dict) and body.get("RestartPolicy"):
         restart_policy = host.restart_policy
