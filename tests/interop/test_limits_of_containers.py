@@ -266,3 +266,10 @@ def test_devices_and_the_rules_for_them(api: Api, image: str, name: str) -> None
     # /dev/zero can be written by whom the default rules let: its own mode does not count, the list does.
     words = re.findall(rb"[a-z0-9]+", re.sub(rb"[\x00-\x02]\x00{3}.{4}", b" ", log, flags=re.DOTALL))
     assert [word.decode() for word in words if word != b"denied"] == ["2", "tun", "0", "1", "3072", "100", "200"]
+
+
+@pytest.mark.skipif(bool(PEER), reason="dockerd takes it and forgets it")
+def test_kernel_memory_is_refused_by_name(api: Api, image: str, name: str) -> None:
+    assert "KernelMemory" in refusal(api, image, name, {"KernelMemory": 64 * M})
+    api.create(name, Image=image, HostConfig={"KernelMemory": 0})
+    assert api.post(f"/containers/{name}/update", {"KernelMemory": 64 * M}).status == 400
