@@ -165,7 +165,8 @@ class Copier:
     def _entry(self, tree: SourceTree, entry: Entry, parent: int, name: str, path: str) -> None:
         """Anything but a directory, in the place of what is there."""
         status = entry.status
-        self._clear(parent, name)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            self._clear(parent, name)
         if status.st_nlink > 1:
             first = self._linked.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
@@ -201,7 +202,11 @@ class Copier:
             status = os.fstat(old)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidArgument(f"{os.fsdecode(entry.path)} changed while it was copied")
-            new = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            try:
+                new = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            except FileExistsError:
+                self._clear(parent, name)
+                new = os.open(name, _CREATE, 0o600, dir_fd=parent)
             try:
                 _copy_data(old, new, status.st_size)
                 os.fchown(new, *owner)

@@ -374,8 +374,8 @@ class _StageBuilder:
             assert config.healthcheck is not None
             self._record(history.health(config.healthcheck))
         elif isinstance(step, kinds.Words):
-            values_of = [word for text in step.values for word in scope.split(text)]
-            self._words(step.name, values_of)
+            split = scope.split if step.name == "EXPOSE" else lambda text: [scope.expand(text)]
+            self._words(step.name, [word for text in step.values for word in split(text)])
         elif isinstance(step, kinds.Onbuild):
             config.on_build = (*config.on_build, step.expression)
         elif isinstance(step, kinds.Shell):
@@ -386,7 +386,7 @@ class _StageBuilder:
 
     def _words(self, name: str, values: list[str]) -> None:
         if name == "EXPOSE":
-            values = sorted({port for text in values for port in parse_port(text)})
+            values = list(dict.fromkeys(port for text in values for port in parse_port(text)))
             self._config.ports.update({port: {} for port in values})
         else:
             self._config.volumes.update({value: {} for value in values})

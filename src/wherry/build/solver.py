@@ -238,6 +238,22 @@ class Solve:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _node(self, node: Node) -> Solved:
+        if not isinstance(node.operation, Copy):
+            return await self._solve(node, None)
+        # What is copied is read while the tree below is still being made.
+        files = asyncio.ensure_future(self._files(node, node.operation))
+        try:
+            return await self._solve(node, files)
+        finally:
+            files.cancel()
+            await asyncio.gather(files, return_exceptions=True)
+
+    async def _files(self, node: Node, operation: Copy) -> list[str]:
+        sources = [await asyncio.shield(self._tasks[id(found)]) for found in node.inputs[1:]]
+        found: list[str] = await _uninterrupted(self._copied, operation, [Solved(), *sources])
+        return found
+
+    async def _solve(self, node: Node, files: "asyncio.Future[list[str]] | None") -> Solved:
         inputs = [await asyncio.shield(self._tasks[id(found)]) for found in node.inputs]
         operation = node.operation
         if isinstance(operation, Scratch):
@@ -250,7 +266,7 @@ class Solve:
             return Solved(chain=operation.chain)
         if isinstance(operation, Context | Remote | Git):
             return await self._reported(node, lambda: self._source(node))
-        return await self._reported(node, lambda: self._layer(node, inputs))
+        return await self._reported(node, lambda: self._layer(node, inputs, files))
 
     async def _reported(self, node: Node, work: Callable[[], Awaitable[Solved]]) -> Solved:
         self._tell(node, "start")
@@ -298,9 +314,16 @@ class Solve:
 
     # -- layers -----------------------------------------------------------------------------------------------------
 
-    async def _layer(self, node: Node, inputs: list[Solved]) -> Solved:
+    async def _layer(self, node: Node, inputs: list[Solved], files: "asyncio.Future[list[str]] | None") -> Solved:
         parent = inputs[0].chain
-        detail = await asyncio.to_thread(self._detail, node, inputs)
+        copied = await files if files is not None else []
+        mounts = isinstance(node.operation, Run) and any(one.input is not None for one in node.operation.mounts)
+        # A thread only where something is read: the change of threads costs more than the rest.
+        detail = (
+            await asyncio.to_thread(self._detail, node, inputs, copied)
+            if mounts
+            else self._detail(node, inputs, copied)
+        )
         key = hashlib.sha256(detail.encode()).hexdigest()
         if not node.ignore_cache:
             record = self._solver.cache.find(key)
@@ -329,8 +352,8 @@ class Solve:
         if changed:
             self._tell(node, "reason", text=", ".join(_REASONS.get(name, name) for name in changed))
 
-    def _detail(self, node: Node, inputs: list[Solved]) -> str:
-        """What the key is the digest of, as a JSON object. In a thread: contents are read."""
+    def _detail(self, node: Node, inputs: list[Solved], copied: list[str]) -> str:
+        """What the key is the digest of, as a JSON object. In a thread when it has mounts: contents are read."""
         operation = node.operation
         fields: dict[str, Any] = {"version": _VERSION, "below": inputs[0].chain}
         if isinstance(operation, Run):
@@ -343,7 +366,7 @@ class Solve:
             description = asdict(operation)
             description["files"] = [[file.name, hashlib.sha256(file.data).hexdigest()] for file in operation.files]
             fields["step"] = description
-            fields["files"] = self._copied(operation, inputs)
+            fields["files"] = copied
         else:
             assert isinstance(operation, MakeDirectory)
             fields["step"] = asdict(operation)

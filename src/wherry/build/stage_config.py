@@ -102,8 +102,10 @@ class StageConfig:
         )
 
     def change_directory(self, path: str) -> str:
-        joined = posixpath.normpath(posixpath.join(self.working_dir or "/", path))
-        self.working_dir = "/" + joined.lstrip("/")
+        """An absolute path stays as it is written, as docker's does."""
+        if not path.startswith("/"):
+            path = posixpath.normpath(posixpath.join(self.working_dir or "/", path))
+        self.working_dir = "/" + path.lstrip("/")
         return self.working_dir
 
 

@@ -71,11 +71,14 @@ class StepRunner:
         core = self._core
         bundle = core.bundle(key)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._clean, key, bundle)
-            await asyncio.to_thread(os.makedirs, bundle / "rootfs", 0o711, exist_ok=True)
-            mounts, env = await self._mounts(key, operation, sources, secrets, ssh, stack)
-            stubs = await asyncio.to_thread(self._prepare, key, operation, mounts, env)
-            status = await self._execute(key, output)
+            try:
+                await asyncio.to_thread(os.makedirs, bundle / "rootfs", 0o711, exist_ok=True)
+                mounts, env = await self._mounts(key, operation, sources, secrets, ssh, stack)
+                stubs = await asyncio.to_thread(self._prepare, key, operation, mounts, env)
+                status = await self._execute(key, output)
+            finally:
+                # Before the stack gives back what the command had mounted.
+                await self._clean(key, bundle)
         if stubs:
             await asyncio.to_thread(self._remove_stubs, key, stubs)
         return status
@@ -202,10 +205,12 @@ class StepRunner:
                     made += secret[0]
                     env += secret[1]
             else:
-                agent = await self._agent(key, index, mount, ssh, stack)
-                if agent is not None:
-                    made.append(agent)
-                    env.append(f"SSH_AUTH_SOCK={agent['destination']}")
+                target = mount.target or f"/run/buildkit/ssh_agent.{index}"
+                if await self._agent(key, index, mount, ssh, stack):
+                    made.append(_bind(target, str(bundle / f"agent-{index}"), ["ro"]))
+                # Of the first, whether an agent is there or not: as BuildKit has it.
+                if not any(item.startswith("SSH_AUTH_SOCK=") for item in env):
+                    env.append(f"SSH_AUTH_SOCK={target}")
         return made, env
 
     def _bind(self, key: str, index: int, mount: Mount, source: MountSource) -> dict[str, Any]:
@@ -291,19 +296,17 @@ class StepRunner:
             mounts = [_bind(mount.target, str(path), _READ_ONLY)]
         return mounts, [f"{mount.env}={value.decode('utf-8', 'surrogateescape')}"] if mount.env else []
 
-    async def _agent(
-        self, key: str, index: int, mount: Mount, ssh: SshSource | None, stack: AsyncExitStack
-    ) -> dict[str, Any] | None:
+    async def _agent(self, key: str, index: int, mount: Mount, ssh: SshSource | None, stack: AsyncExitStack) -> bool:
         path = await ssh.agent(mount.id) if ssh is not None else None
         if path is None:
             if mount.required:
                 raise NotFound(
                     f"unset ssh forward key {mount.id}", object=mount.id, hint=f"give it with --ssh {mount.id}"
                 )
-            return None
+            return False
         own = self._core.bundle(key) / f"agent-{index}"
         await stack.enter_async_context(_forwarded(path, own, mount))
-        return _bind(mount.target or f"/run/buildkit/ssh_agent.{index}", str(own), ["ro"])
+        return True
 
     # -- the command ------------------------------------------------------------------------------------------------
 

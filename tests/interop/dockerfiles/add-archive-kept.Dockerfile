@@ -1,0 +1,3 @@
+FROM base
+COPY arc.tgz /kept/
+ADD notes.txt /plain/

@@ -1,0 +1,2 @@
+FROM base
+ADD --exclude=**/*.md tree /ex/

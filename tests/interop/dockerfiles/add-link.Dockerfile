@@ -1,0 +1,2 @@
+FROM base
+ADD --link --chown=5:6 tree/ /linked/

@@ -1,0 +1,2 @@
+FROM base
+ADD --unpack=false arc.tgz /t/

@@ -1,0 +1,5 @@
+FROM base
+ARG GIVEN=a
+ARG OTHER
+ENV E=$GIVEN-${OTHER:-unset}
+RUN echo $GIVEN > /g

@@ -1,0 +1,3 @@
+FROM base
+ARG A=1 B=2 C
+ENV ABC=$A$B$C

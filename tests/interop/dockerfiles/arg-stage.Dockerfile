@@ -1,0 +1,4 @@
+FROM base AS one
+ARG A=first
+FROM one
+RUN echo $A > /a

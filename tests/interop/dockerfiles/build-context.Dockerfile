@@ -1,0 +1,2 @@
+FROM base
+COPY --from=named /etc/group /group

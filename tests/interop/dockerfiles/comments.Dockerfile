@@ -1,0 +1,8 @@
+# one
+
+FROM base
+   # indented
+RUN echo a \
+ # inside
+  b > /c
+#end

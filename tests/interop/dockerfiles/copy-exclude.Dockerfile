@@ -1,0 +1,2 @@
+FROM base
+COPY --exclude=*.md --exclude=deep tree /e/

@@ -1,0 +1,2 @@
+FROM base
+COPY ["with space.txt", "notes.txt", "/sp aced/"]

@@ -1,0 +1,7 @@
+# escape=`
+# check=skip=all
+FROM base
+ENV P=a `
+ Q=b
+RUN echo `
+  x > /x

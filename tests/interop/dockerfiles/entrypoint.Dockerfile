@@ -1,0 +1,3 @@
+FROM base
+CMD ["kept"]
+ENTRYPOINT ["/bin/echo", "e"]

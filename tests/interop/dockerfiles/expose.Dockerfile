@@ -1,0 +1,4 @@
+FROM base
+ARG P=90
+EXPOSE 80 443/udp 100-102 $P/tcp
+EXPOSE 80/TCP

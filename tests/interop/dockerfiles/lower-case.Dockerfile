@@ -1,0 +1,3 @@
+from base as one
+run echo hi > /hi
+cmd ["x"]

@@ -1,0 +1,3 @@
+FROM base
+RUN ["sh", "-c", "echo $HOME > /h"]
+RUN ["touch", "/a b"]

@@ -1,0 +1,2 @@
+FROM base
+RUN --security=sandbox grep CapEff /proc/self/status > /caps

@@ -1,0 +1,5 @@
+FROM base
+SHELL ["/bin/sh", "-ec"]
+RUN echo $- > /flags
+CMD a b
+ENTRYPOINT c

@@ -1,0 +1,4 @@
+FROM base
+USER app
+WORKDIR /work/here
+RUN touch f
