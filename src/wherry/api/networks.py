@@ -211,6 +211,15 @@ async def prune(call: Call) -> Answer:
     return reply_json({"NetworksDeleted": [network.name for network in removed] or None})
 
 
+async def explain(call: Call) -> Answer:
+    """GET /wherry/networks/explain?address=...&port=...&proto=...: Wherry's own."""
+    port = call.query.integer("port") or 0
+    found = await asyncio.to_thread(
+        call.engine.networks.explain, call.query.get("address"), port, call.query.get("proto") or "tcp"
+    )
+    return reply_json({"Passes": found.passes, "Steps": list(found.steps)})
+
+
 def _shape(call: Call, network: dict[str, Any]) -> dict[str, Any]:
     if call.version >= (1, 48):
         return network
@@ -222,6 +231,7 @@ ROUTES = [
     Route("POST", "/networks/create", create),
     Route("POST", "/networks/prune", prune),
     Route("GET", "/networks/{id}", inspect),
+    Route("GET", "/wherry/networks/explain", explain),
     Route("DELETE", "/networks/{id}", remove),
     Route("POST", "/networks/{id}/connect", connect),
     Route("POST", "/networks/{id}/disconnect", disconnect),

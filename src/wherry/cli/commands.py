@@ -73,6 +73,11 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "network connect": ("network", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network"),
     "network create": ("network", "[OPTIONS] NETWORK", "Create a network"),
     "network disconnect": ("network", "[OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network"),
+    "network explain": (
+        "network",
+        "HOST:PORT[/PROTO]",
+        "Say what becomes of a packet to an address of the engine's host",
+    ),
     "network inspect": ("inspect", "[OPTIONS] NETWORK [NETWORK...]", "Show everything known about networks"),
     "network ls": ("network", "[OPTIONS]", "List networks"),
     "network prune": ("prune", "[OPTIONS]", "Remove all unused networks"),

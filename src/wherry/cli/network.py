@@ -156,6 +156,18 @@ def disconnect(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     return 0
 
 
+def explain(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    text, _, proto = arguments[0].partition("/")
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        raise InvalidArgument(f"{arguments[0]} is not HOST:PORT")
+    query = [("address", address.strip("[]") or "127.0.0.1"), ("port", port), ("proto", proto or "tcp")]
+    found = cli.engine.get("/wherry/networks/explain", query)
+    for number, step in enumerate(found["Steps"], 1):
+        print(f"{number}. {step}")
+    return 0 if found["Passes"] else 1
+
+
 _CREATE = (
     ("attachable", "", "bool", False, "Let containers attach themselves"),
     ("aux-address", "", "map", None, "Addresses that are kept free (name=address)"),
@@ -190,6 +202,7 @@ COMMANDS = {
     "network disconnect": Command(
         disconnect, (("force", "f", "bool", False, "Do not mind when it is not connected, or gone"),), (2, 2)
     ),
+    "network explain": Command(explain, (), (1, 1)),
     "network ls": Command(ls, FLAGS),
     "network rm": Command(rm, (("force", "f", "bool", False, "Do not mind networks that are not there"),), (1, None)),
 }

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wherry.plugins import Places
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
@@ -18,7 +20,8 @@ class NetworkConfig:
     ports). `pools`: (base, size) of the subnets for networks that name none; empty: docker's. `ipv6_networks`:
     whether networks that say nothing about IPv6 get it; None: when the host has it. `driver_options`: driver →
     options of networks that do not set them.
-    `warm` is how many sandboxes are kept ready ahead of need.
+    `warm` is how many sandboxes are kept ready ahead of need. `plugins`: where they are looked for, None: docker's own
+    places.
     """
 
     bridge: str
@@ -32,6 +35,7 @@ class NetworkConfig:
     ip_forward: bool = True
     ip_masq: bool = True
     warm: int = 4
+    plugins: Places | None = None
     ipv6: bool = False
     fixed_cidr_v6: str | None = None
     pools: tuple[tuple[str, int], ...] = ()

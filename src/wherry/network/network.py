@@ -56,6 +56,8 @@ class Network:
     ipam_options: Mapping[str, str] | None = None
     subnets: tuple[Subnet, ...] = ()
     gateways: Mapping[str, str] = field(default_factory=dict)
+    ipam_pools: Mapping[str, str] = field(default_factory=dict)
+    """subnet → what the IPAM plugin calls it."""
     own_subnets: bool = False
     """Whether the user chose any subnet: only then may containers ask for addresses."""
     options: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -22,7 +22,10 @@ from wherry.network.drivers.children import ChildDriver
 from wherry.network.drivers.contract import Driver
 from wherry.network.drivers.overlay import FixedPeers, OverlayDriver
 from wherry.network.drivers.plain import PlainDriver
+from wherry.network.drivers.remote import RemoteDriver
 from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest
+from wherry.network.explain import Explanation, explain
+from wherry.network.explain import Surroundings as Questions
 from wherry.network.firewall import Firewall
 from wherry.network.forwarding import has_ipv6, open_forwarding, warn_of_firewalls
 from wherry.network.ipam import Addresses
@@ -30,14 +33,17 @@ from wherry.network.network import Network, changed
 from wherry.network.options import parse
 from wherry.network.pool import WarmPool
 from wherry.network.ports import Ports, check
+from wherry.network.remote_ipam import RemoteAddresses, RemotePools
 from wherry.network.rules import TableOptions
 from wherry.network.sandbox import Prepared
 from wherry.network.sandboxes import Sandboxes, Tools
 from wherry.network.specification import NetworkRequest, Surroundings
+from wherry.plugins import activate
 from wherry.state import Store
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 5.0
+_PLUGIN_PATIENCE = 5.0
 Watcher = Callable[[str], None]
 
 
@@ -63,7 +69,7 @@ class Networks:
         self._store = store
         self._directory = config.exec_root / "netns"
         self._catalog = Catalog(store)
-        self._addresses: dict[str, Addresses] = {}
+        self._addresses: dict[str, Addresses | RemoteAddresses] = {}
         self._lock = Lock()
         self._watchers: list[Watcher] = []
         self._started: _Started | None = None
@@ -104,22 +110,21 @@ class Networks:
             request = specification.inherit(request, self._catalog.find(request.config_from))
         network = specification.draft(request)
         network = changed(network, options={**parts.default_options(network), **network.options})
-        driver = parts.drivers.get(network.driver)
-        if driver is None:
-            raise NotFound(f'plugin "{network.driver}" not found', object=network.driver)
-        if network.ipam_driver != "default":
-            raise NotFound(f'plugin "{network.ipam_driver}" not found', object=network.ipam_driver)
         if network.config_only:
             self._catalog.reserve(network)
             self._catalog.put(network)
             return self._document(network, {})
+        driver = parts.driver(network.driver)
         driver.check(network)
         if network.subnets or network.options:
             # What is being removed may still have the subnet, or the device of that name.
             parts.drain.wait_empty(_PATIENCE)
         with self._lock:
             # One at a time: two must not choose the same subnet.
-            network = specification.complete(network, request, self._surroundings())
+            if network.ipam_driver == "default":
+                network = specification.complete(network, request, self._surroundings())
+            elif network.ipam_driver != "null":
+                network = parts.pools(network.ipam_driver).complete(network)
             self._catalog.reserve(network)
         self._open(network, driver)
         return self._document(network, {})
@@ -220,6 +225,14 @@ class Networks:
         """The document of one network by name, ID or unique beginning of the ID; NotFound."""
         return self._document(self._catalog.find(name), names or {})
 
+    def explain(self, address: str, port: int, proto: str = "tcp") -> Explanation:
+        """What becomes of a packet from outside to an address and a port of this host."""
+        parts = self._parts()
+        around = Questions(
+            parts.host, parts.firewall.nft, self._config.table, parts.sandboxes.every(), list(self._catalog)
+        )
+        return explain(around, address, port, proto)
+
     def wait_drained(self, timeout: float) -> bool:
         """Wait until nothing of what was disconnected is left in the kernel; False when it takes longer. For tests."""
         return self._parts().drain.wait_empty(timeout)
@@ -233,8 +246,8 @@ class Networks:
         try:
             if network.ipv6:
                 self._parts().enable_ipv6()
-            self._addresses[network.id] = Addresses(network)
-            driver.open(network, ())
+            self._addresses[network.id] = self._parts().addresses_of(network)
+            driver.open(changed(network, state="creating"), ())
         except BaseException as error:
             self._take_down(network)
             if isinstance(error, OSError):
@@ -245,6 +258,9 @@ class Networks:
     def _take_down(self, network: Network) -> None:
         driver = self._parts().drivers.get(network.driver)
         self._addresses.pop(network.id, None)
+        if network.ipam_pools:
+            with suppress(WherryError):
+                self._parts().pools(network.ipam_driver).release(network)
         if driver is None or network.config_only:
             self._catalog.forget(network)
         else:
@@ -290,7 +306,7 @@ class _Started:
         config: NetworkConfig,
         store: Store,
         catalog: Catalog,
-        addresses: dict[str, Addresses],
+        addresses: dict[str, Addresses | RemoteAddresses],
         live: Collection[Endpoint],
         sandboxes: Collection[str],
     ) -> None:
@@ -321,7 +337,7 @@ class _Started:
                 ChildDriver("ipvlan", self.host, catalog.reserved),
                 OverlayDriver(self.host, self.firewall, self.drain, FixedPeers()),
             )
-            self.drivers = {driver.name: driver for driver in every}
+            self.drivers: dict[str, Driver] = {driver.name: driver for driver in every}
             tools = Tools(config.exec_root / "netns", catalog, self.drivers, addresses, self.ports, self.firewall)
             tools.take = self._take
             self.sandboxes = Sandboxes(tools)
@@ -341,6 +357,24 @@ class _Started:
             self._close_networks()
         self.drain.wait_empty(_PATIENCE)
         self._opened.close()
+
+    def driver(self, name: str) -> Driver:
+        """A driver, or a plugin that is one; NotFound."""
+        found = self.drivers.get(name)
+        if found is None:
+            plugin = activate(name, "NetworkDriver", patience=_PLUGIN_PATIENCE, places=self._config.plugins)
+            found = self.drivers.setdefault(name, RemoteDriver(plugin, self.host))
+        return found
+
+    def pools(self, name: str) -> RemotePools:
+        """An IPAM plugin; NotFound."""
+        return RemotePools(activate(name, "IpamDriver", patience=_PLUGIN_PATIENCE, places=self._config.plugins))
+
+    def addresses_of(self, network: Network) -> Addresses | RemoteAddresses:
+        """Who gives a network's addresses."""
+        if network.ipam_driver in ("default", "null"):
+            return Addresses(network)
+        return RemoteAddresses(network, self.pools(network.ipam_driver))
 
     def default_options(self, network: Network) -> dict[str, str]:
         """What the daemon's configuration says of networks of this kind."""
@@ -391,10 +425,10 @@ class _Started:
         self.drain.wait_empty(_PATIENCE)
         for network in list(self._catalog):
             members = [endpoint for endpoint in live if endpoint.network_id == network.id]
-            driver = self.drivers.get(network.driver)
-            if driver is None or network.config_only:
+            if network.config_only:
                 continue
             try:
+                driver = self.driver(network.driver)
                 for endpoint in self._open_one(network, driver, members):
                     self.sandboxes.reroute(endpoint.sandbox)
             except (WherryError, OSError) as error:
@@ -404,7 +438,7 @@ class _Started:
 
     def _open_one(self, network: Network, driver: Driver, members: Collection[Endpoint]) -> list[Endpoint]:
         if driver.sandboxed and network.subnets:
-            addresses = self._addresses[network.id] = Addresses(network)
+            addresses = self._addresses[network.id] = self.addresses_of(network)
             for endpoint in members:
                 for error in addresses.adopt(endpoint.ipv4, endpoint.ipv6):
                     # Better a daemon that runs: its containers' own traffic is what suffers.
@@ -420,8 +454,9 @@ class _Started:
         """Nothing of ours stays in the kernel; the records make it anew at the next start."""
         for network in self._catalog:
             driver = self.drivers.get(network.driver)
-            if driver is not None and not network.built_in and not network.config_only:
-                driver.close(network, lambda: None)
+            if driver is None or isinstance(driver, RemoteDriver) or network.built_in or network.config_only:
+                continue
+            driver.close(network, lambda: None)
 
     def _close_firewall(self) -> None:
         self.firewall.close(remove=self._removing)

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
 
-from wherry.errors import Conflict, Internal, InvalidArgument, NotFound, WherryError
+from wherry.errors import Conflict, Internal, InvalidArgument, NotFound, Unavailable, WherryError
 from wherry.kernel import netns
 from wherry.kernel.netlink import Netlink
 from wherry.network import gateway, sandbox
@@ -24,6 +24,7 @@ from wherry.network.gateway import Gateways
 from wherry.network.ipam import Addresses, Lease
 from wherry.network.network import Network
 from wherry.network.ports import Ports, Target, as_requests, check, merged, without
+from wherry.network.remote_ipam import RemoteAddresses
 from wherry.network.sandbox import Prepared
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Tools:
     directory: Path
     catalog: Catalog
     drivers: Mapping[str, Driver]
-    addresses: Mapping[str, Addresses]
+    addresses: Mapping[str, Addresses | RemoteAddresses]
     ports: Ports
     firewall: Firewall
     take: Callable[[], Prepared | None] = field(default=lambda: None)
@@ -91,11 +92,14 @@ class Sandboxes:
             entry = self._entries.get(name)
             return entry.endpoints if entry is not None else ()
 
+    def every(self) -> list[Endpoint]:
+        """All there are."""
+        with self._lock:
+            return [endpoint for entry in self._entries.values() for endpoint in entry.endpoints]
+
     def members(self, network_id: str) -> list[Endpoint]:
         """Who is connected to a network."""
-        with self._lock:
-            every = [endpoint for entry in self._entries.values() for endpoint in entry.endpoints]
-        return [endpoint for endpoint in every if endpoint.network_id == network_id]
+        return [endpoint for endpoint in self.every() if endpoint.network_id == network_id]
 
     def connect(
         self, name: str, requests: Sequence[EndpointRequest], ports: Sequence[PortRequest], given: str = ""
@@ -405,7 +409,12 @@ class Sandboxes:
         return found
 
     def _driver(self, network: Network) -> Driver:
-        return self._tools.drivers[network.driver]
+        found = self._tools.drivers.get(network.driver)
+        if found is None:
+            raise Unavailable(
+                f"the driver {network.driver} of network {network.name} is not there", object=network.name
+            )
+        return found
 
 
 def _draft(

@@ -7,10 +7,12 @@ from contextlib import closing
 import pytest
 from networld import HOST, NEIGHBOUR, World
 
+from daemon import wait_until
 from wherry.errors import Conflict
 from wherry.kernel import sysctl
-from wherry.kernel.netlink import Netlink, add_route
-from wherry.network import PortRequest
+from wherry.kernel.netlink import Netlink, add_address, add_route
+from wherry.kernel.nftables import Nftables
+from wherry.network import NetworkRequest, PortRequest
 
 pytestmark = pytest.mark.root
 
@@ -231,3 +233,104 @@ def test_other_programs_keep_and_lose_their_ports_as_with_docker(world: World) -
         Conflict, match=r"endpoint two \([0-9a-f]{64}\): Bind for 0.0.0.0:8080 failed: port is already alloc"
     ):
         world.connect(networks, "two", PortRequest(80, host_port_start=8080))
+
+
+def test_what_becomes_of_a_packet_is_explained(world: World) -> None:
+    networks = world.networks()
+    local = PortRequest(81, host_ip="127.0.0.1", host_port_start=8081)
+    web, place = world.connect(networks, "web", PortRequest(80, host_port_start=8080), local)
+
+    def explained(address: str, port: int) -> tuple[bool, str]:
+        passes, steps = world.host.do(lambda: networks.explain(address, port))
+        return passes, "\n".join(steps)
+
+    passes, text = explained(HOST, 8080)
+    assert passes
+    assert f"map ports4 of table inet test leads it to {web.ipv4} port 80" in text
+    assert "nothing in web listens" in text
+    with place.serve(80):
+        assert "web listens on port 80" in explained(HOST, 8080)[1]
+    with place.serve(80, "127.0.0.1"):
+        assert "its own loopback only" in explained(HOST, 8080)[1]
+    passes, text = explained(HOST, 8081)
+    assert not passes
+    assert "published at 127.0.0.1:8081 only" in text
+    passes, text = explained(web.ipv4, 80)
+    assert not passes
+    assert "chain guard_" in text
+    with world.host.serve(9000):
+        assert "a program of the host listens" in explained(HOST, 9000)[1]
+    assert "not an address of this host" in explained("198.51.100.7", 80)[1]
+
+
+def test_a_range_is_one_element_and_keeps_its_ports(world: World) -> None:
+    networks = world.networks()
+    everything = tuple(PortRequest(port, host_port_start=port) for port in range(1000, 61000))
+    web, place = world.connect(networks, "web", *everything)
+    assert [port.count for port in web.ports] == [60000]
+    assert "tcp . 1000-60999 : 172.17.0.2" in world.ruleset()
+    with place.serve(1000) as first, place.serve(60999) as last:
+        exchange(world.neighbour.connect(HOST, 1000), first)
+        exchange(world.host.connect("127.0.0.1", 60999), last)
+    with pytest.raises(Conflict, match=r"Bind for 0.0.0.0:8080 failed: port is already allocated"):
+        world.connect(networks, "two", PortRequest(80, host_port_start=8080))
+    networks.disconnect("web")
+    assert networks.wait_drained(5)
+    with world.host.serve(8080), pytest.raises(Conflict, match="address already in use"):
+        world.connect(networks, "web", *everything)
+    shifted = tuple(PortRequest(port + 5, host_port_start=port) for port in range(7000, 7050))
+    _, place = world.connect(networks, "three", *shifted)
+    with place.serve(7054) as server:
+        exchange(world.neighbour.connect(HOST, 7049), server)
+
+
+def test_ports_are_published_over_ipv6_too(world: World) -> None:
+    world.host.do(lambda: address_of_wire("2001:db8::1"))
+    world.neighbour.do(lambda: address_of_wire("2001:db8::2"))
+    networks = world.networks(ipv6=True, fixed_cidr_v6="fd77::/64")
+    web, place = world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    assert [(port.host_ip, port.host_port) for port in web.ports] == [("0.0.0.0", 8080), ("::", 8080)]
+    with place.serve(80, "::") as server:
+        assert exchange(world.neighbour.connect("2001:db8::1", 8080), server) == "2001:db8::2"
+        assert exchange(world.host.connect("::1", 8080), server) == "fd77::1"
+        assert exchange(place.connect("2001:db8::1", 8080), server) == "fd77::1"
+        world.neighbour.do(lambda: route6(web.ipv6))
+        assert world.neighbour.misses(web.ipv6, 80)
+    with world.neighbour.serve(7000, "::") as outside:
+        assert exchange(place.connect("2001:db8::2", 7000), outside) == "2001:db8::1"
+
+
+def address_of_wire(address: str) -> None:
+    with Netlink() as here:
+        here.request(add_address(here.link("eth0").ifindex, address, 64))
+
+
+def route6(address: str) -> None:
+    with Netlink() as here:
+        here.request(add_route(address, 128, gateway="2001:db8::1"))
+
+
+def test_a_flush_by_somebody_else_is_healed_at_once(world: World) -> None:
+    networks = world.networks()
+    _, place = world.connect(networks, "web", PortRequest(80, host_port_start=8080))
+    with closing(world.host.do(Nftables)) as nft, place.serve(80):
+        nft.run("flush ruleset")
+        wait_until(lambda: "tcp . 8080" in nft.run("list ruleset"), 5, "the rules are back")
+        assert world.neighbour.reaches(HOST, 8080)
+
+
+@pytest.mark.parametrize(
+    ("mode", "outside", "published", "other"),
+    [("nat", False, True, False), ("routed", False, False, True), ("nat-unprotected", True, True, True)],
+)
+def test_gateway_modes(world: World, mode: str, outside: bool, published: bool, other: bool) -> None:
+    """Who reaches a container at its own address: any port, a published one; and by a port of the host."""
+    networks = world.networks()
+    options = {"com.docker.network.bridge.gateway_mode_ipv4": mode}
+    world.host.do(lambda: networks.create(NetworkRequest(name="shop", options=options, ipv6=False)))
+    web, place = world.connect(networks, "web", PortRequest(80, host_port_start=8080), network="shop")
+    world.neighbour.do(lambda: route(web.ipv4))
+    with place.serve(80), place.serve(81):
+        assert (not world.neighbour.misses(web.ipv4, 81)) is outside
+        assert (not world.neighbour.misses(web.ipv4, 80)) is other
+        assert (not world.neighbour.misses(HOST, 8080)) is published

@@ -171,6 +171,12 @@ def set_link(
     return Message(RTM_NEWLINK, 0, body, "netlink setlink", str(link))
 
 
+def move_link(index: int, netns: int, name: str) -> Message:
+    """Move a link of this namespace into the one of a descriptor, under a new name; it is down there."""
+    body = IFINFO.pack(0, 0, index, 0, IFF_UP) + _number(_IFLA_NET_NS_FD, netns) + _text(IFLA_IFNAME, name)
+    return Message(RTM_NEWLINK, 0, body, "netlink move link", name)
+
+
 def set_bridge_port(name: str, *, hairpin: bool, isolated: bool) -> Message:
     """Change a link that is a port of a bridge.
 
