@@ -1,5 +1,7 @@
 """One sample of many containers, Wherry's own, against docker's documents of each."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -34,3 +36,13 @@ def test_one_sample_of_all(api: Api, image: str, name: str) -> None:
     assert "cpu_stats" not in found[made]
     assert [row["id"] for row in api.get(f"/wherry/containers/stats?name={name}-idle").json] == [idle]
     assert api.get(f"/wherry/containers/stats?name={name}-nobody").status == 404
+
+
+def test_the_table_has_one_line_of_each(api: Api, image: str, name: str, host: str) -> None:
+    for end in ("a", "b", "c"):
+        api.run(f"{name}-{end}", Image=image, Cmd=["sleep", "600"], HostConfig={"NetworkMode": "none"})
+    names = [f"{name}-{end}" for end in ("b", "a", "c")]
+    command = [sys.executable, "-m", "wherry.cli.main", "-H", host, "stats", "--no-stream", *names]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    assert lines[0].split()[:2] == ["CONTAINER", "ID"]
+    assert [line.split()[1] for line in lines[1:]] == names

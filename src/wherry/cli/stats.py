@@ -132,7 +132,6 @@ def _print(documents: list[Document], flags: Flags) -> None:
     rows = [
         Usage(found["id"], {"cpu_stats": found.get("precpu_stats")}, found, not flags["no-trunc"])
         for found in documents
-        for found in documents
     ]
     show(rows, Usage, flags["format"], _COLUMNS)
     sys.stdout.flush()
