@@ -183,8 +183,9 @@ class Wreck:
 
         with contextlib.closing(Nftables()) as nftables:
             with contextlib.suppress(OSError):
-                text = nftables.run(f"list table ip {self.daemon.table}")
-                return sum(part.count(" : ") for part in re.findall(r"elements = \{([^}]*)\}", text))
+                text = nftables.run(f"list table inet {self.daemon.table}")
+                maps = re.findall(r"map (?:ports|spans)\S+ \{.*?elements = \{([^}]*)\}", text, re.DOTALL)
+                return sum(part.count(" : ") for part in maps)
         return 0
 
     def _disagreements(self) -> list[str]:
