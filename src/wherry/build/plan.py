@@ -408,7 +408,13 @@ class _StageBuilder:
             self._record(f"STOPSIGNAL {value}")
         else:
             path = config.change_directory(value)
-            self._layer(MakeDirectory(path, config.user), (), f"WORKDIR {step.value}", f"WORKDIR {path}", step)
+            self._layer(
+                MakeDirectory(posixpath.normpath(path), config.user),
+                (),
+                f"WORKDIR {step.value}",
+                f"WORKDIR {path}",
+                step,
+            )
 
     async def _run(self, step: kinds.Run) -> None:
         words, script, shown = self._command(step)

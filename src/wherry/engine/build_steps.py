@@ -26,7 +26,7 @@ from wherry.build.trees import SourceTree
 from wherry.engine.core import Core
 from wherry.engine.hostfiles import write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
-from wherry.engine.parts import Stdio
+from wherry.engine.parts import Exit, Stdio
 from wherry.engine.records import Definition
 from wherry.engine.users import identify, read_accounts
 from wherry.errors import Internal, NotFound, PermissionDenied
@@ -57,6 +57,16 @@ class StepRunner:
         self._core, self._caches, self._scratch = core, caches, scratch
         self._snapshots: Any = core.parts.snapshots
         scratch.mkdir(mode=0o700, parents=True)
+        self._exits: dict[str, asyncio.Future[Exit]] = {}
+
+    def on_exit(self, exit: Exit) -> bool:
+        """The monitor says that a process ended; whether it was a step's."""
+        waiting = self._exits.get(exit.id)
+        if waiting is None:
+            return False
+        if not waiting.done():
+            waiting.set_result(exit)
+        return True
 
     async def run(
         self,
@@ -312,13 +322,14 @@ class StepRunner:
 
     async def _execute(self, key: str, output: BuildOutput) -> int:
         core = self._core
-        monitor: Any = await core.backends.monitor()
+        monitor = await core.backends.monitor()
         rootfs = core.parts.snapshots.mounts(key)
         out, err = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK), os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for writer in (out[1], err[1]):
             os.set_blocking(writer, True)
         readers = [_Reader(out[0], 1, output), _Reader(err[0], 2, output)]
         try:
+            exited = self._exits[key] = asyncio.get_running_loop().create_future()
             try:
                 started = await monitor.run(key, core.bundle(key), rootfs, Stdio(None, out[1], err[1]))
             finally:
@@ -328,21 +339,23 @@ class StepRunner:
                 await _ended(started.pidfd)
             finally:
                 os.close(started.pidfd)
-            await asyncio.wait([reader.done for reader in readers], timeout=_DRAIN_SECONDS)
-            state = await monitor.state(key)
+            await asyncio.wait([exited, *(reader.done for reader in readers)], timeout=_DRAIN_SECONDS)
+            if not exited.done():
+                # Its end was seen by no monitor, or by one that was lost since.
+                raise Internal("the command's exit status was lost", object=key)
+            exit = exited.result()
         except (NotFound, PermissionDenied) as error:
             if "exec: " not in error.message:
                 raise
             output.write(f"{error.message}\n".encode(), 2)
             return 127 if isinstance(error, NotFound) else 126
         finally:
+            self._exits.pop(key, None)
             for reader in readers:
                 reader.close()
-        if state.exit is None:
-            raise Internal("the command's exit status was lost", object=key)
-        if state.exit.oom_killed:
+        if exit.oom_killed:
             output.write(b"the command was killed: out of memory\n", 2)
-        return state.exit.status if state.exit.status >= 0 else 255
+        return exit.status if exit.status >= 0 else 255
 
     # -- after ------------------------------------------------------------------------------------------------------
 

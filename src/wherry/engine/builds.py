@@ -67,9 +67,11 @@ class Builds:
         self.caches = CacheMounts(root / "caches")
         self.cache = BuildCache(parts.store, parts.images.built, parts.snapshots)
         runner = StepRunner(core, self.caches, root / "scratch")
+        self.on_exit = runner.on_exit
         self.solver = Solver(parts.snapshots, parts.images.built, self.cache, runner, Fetches(root / "fetched"))
         self.contexts = root / "incoming"
         shutil.rmtree(self.contexts, ignore_errors=True)
+        self.contexts.mkdir(mode=0o700, parents=True)
         self.kept = ContextStore(root / "contexts")
         self.running: dict[str, asyncio.Task[Any]] = {}
 

@@ -122,6 +122,8 @@ class Engine:
         await self._core.settle()
 
     def _on_exit(self, exit: Exit) -> None:
+        if self.builds is not None and self.builds.on_exit(exit):
+            return
         if exit.exec_id is None:
             exits.on_exit(self._core, exit, self.execs.drop)
         else:
