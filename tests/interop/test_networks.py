@@ -109,7 +109,6 @@ def test_networks_of_a_container_that_does_not_run(docker: DockerCli, image: str
         (["rm", "bridge"], "bridge is a pre-defined network and cannot be removed"),
         (["rm", "NET-nosuch"], "not found"),
         (["inspect", "NET-nosuch"], "not found"),
-        (["connect", "NET-nosuch", "nobody"], "not found"),
         (["ls", "--filter", "nosuch=1"], "invalid filter 'nosuch'"),
     ],
 )
@@ -165,11 +164,14 @@ def test_configurations_filters_and_pruning(docker: DockerCli, net: str) -> None
 
 
 def test_events_of_networks(docker: DockerCli, api: Api, image: str, net: str) -> None:
-    since = docker("info", "-f", "{{.SystemTime}}").out.strip()
+    began = docker("info", "-f", "{{.SystemTime}}").out.strip()
     docker("network", "create", net)
     docker("run", "--rm", "--name", net, "--network", net, image, "true")
     docker("network", "rm", net)
-    out = docker("events", "--since", since, "--until", "0s", "--filter", "type=network", "--format", "{{json .}}").out
+    # The engine's own clock, to the nanosecond: whole seconds would cut the last events off.
+    ended = docker("info", "-f", "{{.SystemTime}}").out.strip()
+    span = ("--since", began, "--until", ended)
+    out = docker("events", *span, "--filter", "type=network", "--format", "{{json .}}").out
     events = [json.loads(line) for line in out.splitlines()]
     mine = [event for event in events if event["Actor"]["Attributes"].get("name") == net]
     assert [event["Action"] for event in mine] == ["create", "connect", "disconnect", "destroy"]
