@@ -465,6 +465,8 @@ async def prune(call: Call) -> Answer:
                     builds.caches.remove(found.name)
                     names.append(found.name[:25])
                     freed += found.size
+        if query.flag("all") and not keep and not until:
+            builds.kept.prune(0)
         return names, freed
 
     names, freed = await asyncio.to_thread(work)
