@@ -1,7 +1,7 @@
 """`scripts/bench`: the table of figures.
 
 usage: scripts/bench [--peer-host unix:///path/of/dockerd.sock] [--runs N] [--count N] [--only GROUP ...]
-                     [--peer-runtime NAME ...] [--peer-inside PID]
+                     [--peer-runtime NAME ...] [--peer-inside PID] [--image-size MB] [--huge] [--peer-registry PROGRAM]
 
 A group of figures is a function in a module of its own, entered in GROUPS; `runtime` needs no daemon.
 """
@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.build import build_rows
 from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
+from benchmarks.images import image_rows
 from benchmarks.life import health_rows, stats_rows
 from benchmarks.logs import log_rows
 from benchmarks.networks import network_rows
@@ -30,7 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 GROUPS: dict[str, Callable[[list[Side], argparse.Namespace], Iterator[Row]]] = {
     "api": lambda sides, options: latency_rows(sides, options.runs),
+    "build": lambda sides, options: build_rows(sides, min(options.runs, 7)),
     "crowd": lambda sides, options: crowd_rows(sides, options.count, options.runs),
+    "images": lambda sides, options: image_rows(sides, options),
     "health": lambda sides, options: health_rows(sides, min(options.count, 200)),
     "logs": lambda sides, options: log_rows(sides, options.runs),
     "network": lambda sides, options: network_rows(sides, options.runs),
@@ -76,6 +80,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=(*GROUPS, "runtime"), help="a group of figures")
     parser.add_argument("--peer-runtime", action="append", help="an OCI runtime (default: crun and runc, if there)")
     parser.add_argument("--peer-inside", type=int, metavar="PID", help="run those in this process's root and mounts")
+    parser.add_argument("--image-size", type=int, default=1000, metavar="MB", help="of the image that is pulled (1000)")
+    parser.add_argument("--huge", action="store_true", help="measure memory during a pull of 5 GB too")
+    parser.add_argument("--peer-registry", metavar="PROGRAM", help="docker-registry: its throughput beside ours")
     options = parser.parse_args()
     if options.peer_host and not options.peer_host.startswith("unix://"):
         parser.error("--peer-host must be a unix:// socket: processes are measured too")

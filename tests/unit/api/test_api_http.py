@@ -88,7 +88,6 @@ def test_ping_and_version_negotiation(serve: Serve) -> None:
             "`since` time (10) cannot be after `until` time (5)",
         ),
         ("POST", "/exec/nope/start", b"{}", JSON, 404, "No such exec instance: nope"),
-        ("POST", "/build", None, None, 501, "images cannot be built yet"),
         ("GET", "/swarm", None, None, 503, "This node is not a swarm manager. Wherry does not support swarm mode yet."),
     ],
 )
