@@ -29,6 +29,8 @@ class TableWatch:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.setblocking(False)
+        # A socket without an address of its own is passed over when the kernel announces something.
+        self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
         _attach_filter(self._socket)
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)

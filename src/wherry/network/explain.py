@@ -49,6 +49,8 @@ def explain(around: Surroundings, address: str, port: int, proto: str = "tcp") -
     local = {ip_address(a.address) for a in around.host.addresses()} | {ip_address("127.0.0.1"), ip_address("::1")}
     if wanted not in local and not (version == 4 and wanted.is_loopback):
         return _not_local(around, str(wanted), port, proto)
+    if str(wanted) == "::1":
+        return Explanation(False, ("ports of containers are not reached at ::1: 127.0.0.1 is the same host",))
     found = _published(around.endpoints, str(wanted), port, proto, version)
     if found is None:
         return _unpublished(around, str(wanted), port, proto, version)

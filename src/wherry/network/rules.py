@@ -14,7 +14,8 @@ network or a hundred, and publishing a port, or a range of 60,000, costs one ele
 
 What the rules do:
 - a packet for one of the host's own addresses and a published port goes to the container (from other hosts, from
-  containers of any network, and from the host itself, 127.0.0.1 and ::1 included);
+  containers of any network, and from the host itself, 127.0.0.1 included; not ::1, whose answers the kernel takes from
+  the loopback interface only: it is refused at once, and clients go on to 127.0.0.1);
 - only answers and published ports reach containers from outside their network, and so from other networks; a neighbour
   that routes packets straight to a container's address, or to the host's on a bridge, is not heard (`guard` comes
   before connection tracking);
@@ -97,6 +98,7 @@ table inet {name} {{
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return
     fib daddr type local jump publish
   }}
   chain publish {{
@@ -112,7 +114,6 @@ table inet {name} {{
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname @bridges ip saddr 127.0.0.0/8 masquerade
-    oifname @bridges ip6 saddr ::1 masquerade
     ip saddr vmap @out4
     ip6 saddr vmap @out6
   }}

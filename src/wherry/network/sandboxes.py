@@ -279,13 +279,18 @@ class Sandboxes:
             if endpoint.ports:
                 self._tools.firewall.withdraw(endpoint)
                 self._tools.ports.release(endpoint.ports)
-        if entry.path is not None:
+        if entry.path is None:
+            return
+        leaving = [(self._tools.catalog.get(endpoint.network_id), endpoint) for endpoint in entry.endpoints]
+        try:
+            for network, endpoint in leaving:
+                if network is not None:
+                    self._driver(network).unplug(network, endpoint, box_goes=True)
+        finally:
             sandbox.delete(entry.path)
-        for endpoint in entry.endpoints:
-            network = self._tools.catalog.get(endpoint.network_id)
-            if network is not None and entry.path is not None:
-                self._driver(network).unplug(network, endpoint, box_goes=True)
-                self._settle(network, endpoint)
+            for network, endpoint in leaving:
+                if network is not None:
+                    self._settle(network, endpoint)
 
     def _settle(self, network: Network, endpoint: Endpoint) -> None:
         lease = Lease(ipv4=endpoint.ipv4, ipv6=endpoint.ipv6)

@@ -126,8 +126,9 @@ class ChildDriver:
         return index
 
     def unplug(self, network: Network, endpoint: Endpoint, *, box_goes: bool) -> None:
-        if box_goes or endpoint.netns is None:
+        if endpoint.netns is None:
             return
+        # Though the sandbox goes: until the kernel has taken it apart its interface would answer for the address.
         try:
             with sandbox.enter(endpoint.netns, Netlink) as inside:
                 inside.request(delete_link(endpoint.ifname))
