@@ -29,7 +29,7 @@ from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.parts import Exit, Stdio
 from wherry.engine.records import Definition
 from wherry.engine.users import identify, read_accounts
-from wherry.errors import Internal, NotFound, PermissionDenied
+from wherry.errors import Internal, NotFound, PermissionDenied, Unimplemented
 from wherry.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root, openat2
 from wherry.network.endpoint import Endpoint, EndpointRequest
 from wherry.spec.docker import ContainerConfig, HostConfig
@@ -79,6 +79,12 @@ class StepRunner:
     ) -> int:
         """The command's exit status; 126 and 127 when it cannot be executed. Nothing but the snapshot is left."""
         core = self._core
+        if core.remap is not None:
+            # As a container without a mapping the step would be this machine's root.
+            raise Unimplemented(
+                "RUN steps are not supported with userns-remap yet",
+                hint="build on a daemon without it, and pull or load",
+            )
         bundle = core.bundle(key)
         async with AsyncExitStack() as stack:
             try:
