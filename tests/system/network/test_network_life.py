@@ -155,9 +155,9 @@ def test_other_tables_are_left_alone_and_a_dropping_one_is_named(
     networks.disconnect("web")
     networks.close()
     run_nft(world, FOREIGN.replace("accept", "drop"))
-    world.networks()
+    networks = world.networks()
     assert "ip foreign" in caplog.text
-    run_nft(world, "delete table inet test")
+    networks.close()
     assert world.ruleset() == FOREIGN.replace("accept", "drop")
 
 
