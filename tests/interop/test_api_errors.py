@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from daemon import PEER
 from engine_client import Api
 
 JSON = "application/json"
@@ -90,7 +91,7 @@ C = "/containers"
             f"{C}/wt-nope/kill?signal=FOO",
             None,
             (400, 404),
-            "(.*invalid signal: FOO|No such container: wt-nope)",
+            "(.*invalid signal: FOO|.*No such container: wt-nope)",
         ),
         ("POST", f"{C}/wt-nope/rename", None, (400,), "Neither old nor new names may be empty"),
         ("POST", f"{C}/wt-nope/exec", "{}", (400,), "No exec command specified"),
@@ -221,7 +222,8 @@ def test_states_that_do_not_allow_it(api: Api, image: str, name: str) -> None:
         ("exec", "container .* is not running"),
     ):
         answer = api.post(f"/containers/{name}/{verb}", {"Cmd": ["true"]} if verb == "exec" else None)
-        assert answer.status == (500 if verb == "unpause" and answer.status == 500 else 409), answer
+        # dockerd says 500 here.
+        assert answer.status == 409 or (PEER and verb == "unpause"), answer
         assert re.fullmatch(message, answer.message), answer.message
     assert api.post(f"/containers/{name}/stop").status == 304
     assert api.post(f"/containers/{name}/start").status == 204

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import secrets
 import struct
 import termios
@@ -62,6 +63,9 @@ class Execs:
         for item in config.env or ():
             if not item or item.startswith("=") or "\0" in item:
                 raise InvalidArgument(f"invalid environment variable: {item}", object=item)
+        if not config.user.replace(":", "").isdecimal() and config.user:
+            # A name that nobody has is the creation's error, as docker's clients expect.
+            await asyncio.to_thread(identify_running, self._core, found, config.user)
         id = secrets.token_hex(32)
         self._execs[id] = _Exec(id, found, config, config.tty)
         if found.execs is None:
@@ -273,14 +277,17 @@ def _check_running(container: Container, reference: str) -> None:
         raise not_running(container)
 
 
+_OF_THE_RUNTIME = re.compile(r"exec: |chdir to cwd ")
+
+
 def _exit_code(error: WherryError) -> int:
-    return 127 if isinstance(error, NotFound) else 126
+    return 127 if isinstance(error, NotFound) or error.message.endswith("no such file or directory") else 126
 
 
 def _worded(error: WherryError) -> WherryError:
-    if isinstance(error, NotFound | PermissionDenied) and "exec: " in error.message:
+    if isinstance(error, NotFound | PermissionDenied | InvalidArgument) and _OF_THE_RUNTIME.search(error.message):
         return InvalidArgument(
-            f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown",
+            f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}",
             object=error.object,
             hint=error.hint,
         )

@@ -114,16 +114,11 @@ def _expose(core: Core, values: Sequence[str]) -> Test:
 
 
 def _publish(core: Core, values: Sequence[str]) -> Test:
+    # The host's ports: docker's `expose` is for the container's.
     wanted = _ports(values)
-
-    def test(container: Container) -> bool:
-        bound = {port for text in container.definition.host.port_bindings or () for port in expand_ports(text)}
-        bound |= {
-            (port.container_port + offset, port.proto) for port in container.ports for offset in range(port.count)
-        }
-        return not wanted.isdisjoint(bound)
-
-    return test
+    return lambda container: any(
+        (port.host_port + offset, port.proto) in wanted for port in container.ports for offset in range(port.count)
+    )
 
 
 def _health(core: Core, values: Sequence[str]) -> Test:

@@ -171,13 +171,19 @@ async def restart(
     core.emit(container, "restart")
 
 
+def _known_signal(text: str) -> int:
+    if text.isdigit() and int(text) > signal.NSIG - 1:
+        raise InvalidArgument(f"the linux daemon does not support signal {int(text)}", object=text)
+    return parse_signal(text)
+
+
 async def kill(core: Core, reference: str, signal_text: str | None) -> None:
     """Send a signal; of those that end it by docker's reckoning, wait for the end a little."""
-    container = core.index.find(reference)
     try:
-        number = parse_signal(signal_text or "SIGKILL")
-    except InvalidArgument as error:
-        raise InvalidArgument(f"cannot kill container: {reference}: {error.message}", object=reference) from None
+        container = core.index.find(reference)
+        number = _known_signal(signal_text or "SIGKILL")
+    except (InvalidArgument, NotFound) as error:
+        raise type(error)(f"cannot kill container: {reference}: {error.message}", object=reference) from None
     run = container.run
     if run is None or container.state.status not in ("running", "paused"):
         async with container.lock:
@@ -225,7 +231,7 @@ async def unpause(core: Core, reference: str) -> None:
     container = core.index.find(reference)
     async with container.lock:
         if container.state.status != "paused":
-            raise Internal(f"Container {container.id} is not paused", object=container.id)
+            raise Conflict(f"Container {container.id} is not paused", object=container.id)
         await (await core.backends.monitor()).resume(container.id)
         container.set_state(status="running")
         core.save_state(container)

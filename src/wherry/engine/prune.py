@@ -62,5 +62,5 @@ def parse_until(text: str) -> float:
         elif character in _UNITS and number:
             total, number = total + float(number) * _UNITS[character], ""
         else:
-            raise InvalidArgument(f"invalid filter 'until={text}'", hint="a Unix time or a duration such as 24h")
+            raise InvalidArgument(f'failed to parse value as time or duration: "{text}"', object="until")
     return time.time() - total

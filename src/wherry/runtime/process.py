@@ -152,7 +152,7 @@ def _chdir(cwd: str) -> None:
     try:
         os.chdir(cwd)
     except OSError as error:
-        text = f"chdir to cwd ({cwd!r}) set in config.json failed: {os.strerror(error.errno or 0).lower()}"
+        text = f'chdir to cwd ("{cwd}") set in config.json failed: {os.strerror(error.errno or 0).lower()}'
         raise Refused("InvalidArgument", text)
 
 
@@ -333,7 +333,7 @@ def find_executable(name: str, path: str) -> str:
             kind = "PermissionDenied" if error.errno == errno.EACCES else "NotFound"
             raise Refused(kind, f"exec: {_quote(name)}: stat {name}: {text}")
         if stat.S_ISDIR(info.st_mode):
-            raise Refused("PermissionDenied", f"exec: {_quote(name)}: is a directory")
+            raise Refused("PermissionDenied", f"exec: {_quote(name)}: is a directory: permission denied")
         if not info.st_mode & 0o111:
             raise Refused("PermissionDenied", f"exec: {_quote(name)}: permission denied")
         return name

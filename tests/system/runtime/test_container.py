@@ -279,7 +279,7 @@ def test_start_tells_of_a_program_that_cannot_run(box: Box) -> None:
     ("program", "error", "text"),
     [
         ("/no", NotFound, 'exec: "/no": stat /no: no such file or directory'),
-        ("/etc", PermissionDenied, 'exec: "/etc": is a directory'),
+        ("/etc", PermissionDenied, 'exec: "/etc": is a directory: permission denied'),
         ("/plain", PermissionDenied, 'exec: "/plain": permission denied'),
         ("/garbage", PermissionDenied, 'exec: "/garbage": exec format error'),
     ],
