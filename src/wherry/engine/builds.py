@@ -16,8 +16,8 @@ from wherry.build.fetch import Fetches
 from wherry.build.graph import ImageTree, Plan, walk
 from wherry.build.plan import Planner
 from wherry.build.progress import OnEvent
-from wherry.build.request import BuildRequest
-from wherry.build.solver import Solve, Solver, Sources
+from wherry.build.request import BuildRequest, ImageSource
+from wherry.build.solver import Solve, Solved, Solver, Sources
 from wherry.engine.build_steps import StepRunner
 from wherry.engine.core import Core
 from wherry.errors import InvalidArgument, NotFound
@@ -86,21 +86,42 @@ class Builds:
         emit: OnEvent,
         *,
         names: Sequence[str] = (),
-        base_images: BaseImages | None = None,
+        base_images: ImageSource | None = None,
         dockerfile: Dockerfile | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> BuildResult:
         """Build and record an image with `names`. Whatever fails leaves finished steps in the cache, and no more."""
         references = [_name(name) for name in names]
+        run = await self.solve(request, sources, emit, base_images=base_images, dockerfile=dockerfile, on_plan=on_plan)
+        try:
+            return await run.image(references)
+        finally:
+            run.close()
+
+    async def solve(
+        self,
+        request: BuildRequest,
+        sources: Sources,
+        emit: OnEvent,
+        *,
+        base_images: ImageSource | None = None,
+        dockerfile: Dockerfile | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
+    ) -> "BuildRun":
+        """Make every step; what becomes of them is asked of the result, which must be closed."""
         parsed = dockerfile if dockerfile is not None else parse(request.dockerfile)
         plan = await Planner(request, parsed, base_images or BaseImages(self._core)).plan()
         if on_plan is not None:
             on_plan(plan)
-        with Solve(self.solver, sources, emit) as solve:
-            await solve.run(plan.result)
-            return await asyncio.to_thread(self._export, plan, solve, references, request)
+        solve = Solve(self.solver, sources, emit)
+        try:
+            return BuildRun(self, plan, solve, request, await solve.run(plan.result))
+        except BaseException:
+            solve.__exit__()
+            raise
 
-    def _export(self, plan: Plan, solve: Solve, names: Sequence[Reference], request: BuildRequest) -> BuildResult:
+    def export(self, plan: Plan, solve: Solve, names: Sequence[Reference], request: BuildRequest) -> BuildResult:
+        """In a thread: a solved plan as an image."""
         images: Any = self._core.parts.images
         base = next((node.operation for node in walk(plan.result) if _is_base(plan, node)), None)
         below: Image | None = None
@@ -119,6 +140,22 @@ class Builds:
             "image", "build" if not names else "tag", image.id, {"name": str(names[0]) if names else image.id}
         )
         return BuildResult(image, plan, all(record is None or record.uses > 0 for record in records))
+
+
+class BuildRun:
+    """A build whose steps are done. Their layers are held until it is closed."""
+
+    def __init__(self, builds: Builds, plan: Plan, solve: Solve, request: BuildRequest, solved: Solved) -> None:
+        self._builds, self._solve = builds, solve
+        self.plan, self.request, self.solved = plan, request, solved
+
+    async def image(self, names: Sequence[Reference]) -> BuildResult:
+        """Record the image, with `names`."""
+        return await asyncio.to_thread(self._builds.export, self.plan, self._solve, names, self.request)
+
+    def close(self) -> None:
+        """Let go of the layers."""
+        self._solve.__exit__()
 
 
 def _is_base(plan: Plan, node: Any) -> bool:
