@@ -1,3 +1,4 @@
+import os
 import socket
 import struct
 from typing import NamedTuple
@@ -29,6 +30,9 @@ _RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
 _RTM_NEWNEIGH, _NLM_F_APPEND, _AF_BRIDGE = 28, 0x800, 7
 _NDA_DST, _NDA_LLADDR, _NUD_NOARP, _NUD_PERMANENT, _NTF_SELF = 1, 2, 0x40, 0x80, 0x02
 _NDMSG = struct.Struct("=BxxxiHBB")
+
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
+_HAS_IPV6 = os.path.exists("/proc/sys/net/ipv6")
 
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBi")
@@ -186,6 +190,10 @@ def set_bridge_port(name: str, *, hairpin: bool, isolated: bool) -> Message:
     data = attribute(_IFLA_BRPORT_HAIRPIN, bytes([hairpin])) + attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated]))
     info = _text(_IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA | _NLA_F_NESTED, data)
     body = IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO | _NLA_F_NESTED, info)
+    # No link-local address: hundreds of them would be read by everyone who asks for the host's addresses and routes.
+    mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, b"\1")
+    if _HAS_IPV6:
+        body += attribute(_IFLA_AF_SPEC | _NLA_F_NESTED, attribute(int(socket.AF_INET6) | _NLA_F_NESTED, mode))
     return Message(RTM_NEWLINK, 0, body, "netlink set bridge port", name)
 
 
