@@ -127,6 +127,10 @@ def _split(line: str) -> tuple[str, ...]:
         parts = shlex.split(line)
     except ValueError:
         parts = line.split()
+    if parts[:1] == ["$"]:
+        parts = parts[1:]
+    while "docker" in parts and parts[:1] != ["docker"]:
+        parts = parts[1:]
     return tuple(parts[1:] if parts[:1] in (["docker"], ["wherry"]) else parts)
 
 
