@@ -140,10 +140,10 @@ def test_detach_keys_end_the_attachment_only(serve: Serve) -> None:
         client.writer.write(b"abc\x18x")
         assert await client.reader.read() == b""
         assert await receive(engine.containers.made["a"].attached[0]) == b"abc"
-        assert engine.containers.calls[-1] == ("detached", "a")
         client.close()
         bad = await ask(path, "POST", "/containers/a/attach?stream=1&stdin=1&detachKeys=nope")
         assert bad.status == 400
+        assert ("detached", "a") in engine.containers.calls
 
     serve(test)
 
