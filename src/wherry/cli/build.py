@@ -113,19 +113,22 @@ def _from_directory(
     id = _hashlib.openssl_sha256(f"{os.uname().nodename}\0{root}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
     show.prepared(context)
     query += [("context", id), ("contextdigest", digest)]
-    try:
-        return show.run(cli.engine.messages("POST", "/build", query, b"", headers))
-    except NotFound as error:
-        if "the build context must be sent" not in error.message:
-            raise
-    try:
-        _send(cli, id, context, manifest, digest)
-    except Conflict:
-        # Another build reads this context just now.
-        id = os.urandom(16).hex()
-        query[-2] = ("context", id)
-        _send(cli, id, context, manifest, digest)
-    return show.run(cli.engine.messages("POST", "/build", query, b"", headers))
+    for attempt in range(3):
+        try:
+            if attempt:
+                _send(cli, id, context, manifest, digest)
+            return show.run(cli.engine.messages("POST", "/build", query, b"", headers))
+        except Conflict:
+            if not attempt:
+                raise
+        except NotFound as error:
+            if "the build context must be sent" not in error.message:
+                raise
+        if attempt:
+            # Another build of this directory reads the context or changes it just now: one of our own.
+            id = os.urandom(16).hex()
+            query[-2] = ("context", id)
+    raise StatusError("the build context could not be sent", 1)
 
 
 def _send(cli: Cli, id: str, context: Context, manifest: bytes, digest: str) -> None:

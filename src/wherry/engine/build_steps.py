@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from wherry.archive import copy_tree
 from wherry.build.cache_mounts import CacheMounts
 from wherry.build.dockerfile.mounts import Mount
 from wherry.build.graph import Run
-from wherry.build.layer_view import view
+from wherry.build.layer_view import find, view
 from wherry.build.progress import BuildOutput
 from wherry.build.request import SecretSource, SshSource
 from wherry.build.solver import MountSource, resolve_directory
@@ -28,7 +28,7 @@ from wherry.engine.hostfiles import write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.parts import Exit, Stdio
 from wherry.engine.records import Definition
-from wherry.engine.users import identify, read_accounts
+from wherry.engine.users import Accounts, identify, read_accounts
 from wherry.errors import Internal, NotFound, PermissionDenied, Unimplemented
 from wherry.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root, openat2
 from wherry.network.endpoint import Endpoint, EndpointRequest
@@ -38,6 +38,7 @@ _HOSTS = "127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback
 _FILES = ("/etc/resolv.conf", "/etc/hosts")
 _DRAIN_SECONDS = 2.0
 _CHUNK = 1 << 16
+_MAX_FILE = 4 << 20
 _READ_ONLY = ["ro", "nosuid", "nodev", "noexec"]
 
 
@@ -132,14 +133,9 @@ class StepRunner:
             id=key, name=key, created_ns=0, image_id="", path=path, args=tuple(arguments), config=config, host=host
         )
         self._write_files(bundle, definition, operation, endpoint)
-        root = core.parts.snapshots.open_root(key)
-        try:
-            identity = identify(operation.user, (), read_accounts(root))
-            targets = [*_FILES, *(mount["destination"] for mount in mounts)]
-            stubs = [stub for target in targets if (stub := _stub(root, target)) is not None]
-            missing = _missing(root, operation.cwd)
-        finally:
-            os.close(root)
+        targets = [*_FILES, *(mount["destination"] for mount in mounts)]
+        accounts, stubs, missing = self._look(key, targets, operation.cwd)
+        identity = identify(operation.user, (), accounts)
         if missing:
             self._make_directory(key, operation.cwd)
         files = {target: str(bundle / target.rpartition("/")[2]) for target in _FILES}
@@ -157,6 +153,22 @@ class StepRunner:
         with open(fd, "wb") as file:
             file.write(write_spec(definition, inputs))
         return stubs
+
+    def _look(self, key: str, targets: list[str], cwd: str) -> tuple[Accounts, list[_Stub], bool]:
+        """Accounts, the mount points that lack, and whether `cwd` does, in the tree the step begins with."""
+        layers = self._core.parts.snapshots.mounts(key)[0].lowerdirs
+        try:
+            texts = [_text(layers, path) for path in ("etc/passwd", "etc/group")]
+            stubs = [stub for target in targets if (stub := _stub_of(layers, target)) is not None]
+            return Accounts(*texts), stubs, cwd != "/" and find(layers, cwd) is None
+        except (LookupError, OSError):
+            # Links on the way: only the whole tree can tell.
+            root = self._core.parts.snapshots.open_root(key)
+            try:
+                found = [stub for target in targets if (stub := _stub(root, target)) is not None]
+                return read_accounts(root), found, _missing(root, cwd)
+            finally:
+                os.close(root)
 
     def _write_files(self, bundle: Path, definition: Definition, operation: Run, endpoint: Endpoint) -> None:
         gateway = ""
@@ -388,7 +400,10 @@ class StepRunner:
 
     def _remove_stubs(self, key: str, stubs: list[_Stub]) -> None:
         """In a thread: empty mount points go, as far as the command left them empty; no link is followed."""
-        root = self._core.parts.snapshots.open_root(key, writable=True)
+        options = self._core.parts.snapshots.mounts(key)[0].options
+        upper = next(option.partition("=")[2] for option in options if option.startswith("upperdir="))
+        # What the tree lacked can only be in what the step wrote, which nobody has mounted any more.
+        root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for stub in reversed(stubs):
                 _remove_stub(root, stub)
@@ -483,6 +498,33 @@ def _stub(root: int, path: str) -> _Stub | None:
             finally:
                 os.close(parent)
     return None
+
+
+def _stub_of(layers: Sequence[str], path: str) -> _Stub | None:
+    """As `_stub`, without the tree being mounted."""
+    parts = [part for part in path.split("/") if part]
+    if not parts or parts[0] in ("dev", "proc", "sys"):
+        return None
+    above = os.stat(layers[0])
+    for count in range(1, len(parts) + 1):
+        here = "/".join(parts[:count])
+        status = find(layers, here)
+        if status is None:
+            return _Stub("/".join(parts), here, above.st_mtime_ns)
+        above = status
+    return None
+
+
+def _text(layers: Sequence[str], path: str) -> str:
+    status = find(layers, path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return ""
+    found = view(layers, path)
+    if found is None or not found.file:
+        return ""
+    fd = os.open(found.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        return file.read(_MAX_FILE).decode("utf-8", "replace")
 
 
 def _remove_stub(root: int, stub: _Stub) -> None:
