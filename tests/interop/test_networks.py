@@ -18,7 +18,9 @@ def net(host: str, name: str) -> Iterator[str]:
     client = Api(host)
     for container in client.get(f'/containers/json?all=1&filters={{"name":["{name}"]}}').json:
         client.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
-    for network in client.get("/networks").json:
+    # Those that others take their configuration from go last.
+    networks = client.get("/networks").json
+    for network in sorted(networks, key=lambda network: bool(network["ConfigOnly"])):
         if network["Name"].startswith(name):
             client.request("DELETE", f"/networks/{network['Id']}")
     client.close()
