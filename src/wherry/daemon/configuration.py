@@ -37,6 +37,7 @@ def daemon_config(settings: Settings, warnings: tuple[str, ...] = ()) -> "Daemon
         ipv6_networks={"auto": None, "always": True, "never": False}[settings.text("ipv6-networks")],
         default_bind_address=settings.text("ip"),
         cgroup_parent=settings.text("cgroup-parent"),
+        bridge_dns=settings.flag("bridge-dns"),
         dns=settings.items("dns"),
         dns_options=settings.items("dns-opt"),
         dns_search=settings.items("dns-search"),

@@ -30,6 +30,7 @@ OPTIONS = (
     Option("authorization-plugin", "list", "plugins that must allow each request", "authorization-plugins", live=True),
     Option("bip", "string", "IPv4 address and prefix of the default bridge", "bip"),
     Option("bridge", "string", 'name of the default bridge; "none" for no bridge network', "bridge", "b"),
+    Option("bridge-dns", "bool", "containers on the default bridge find each other by name", "bridge-dns"),
     Option(
         "cdi-spec-dir",
         "list",

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from wherry.content import ContentStore
+from wherry.dns import client as dns
 from wherry.engine.builds import Builds
 from wherry.engine.config import DaemonConfig
-from wherry.engine.parts import Exit, Logger, Monitor, Parts
+from wherry.engine.parts import Exit, Logger, Monitor, Parts, Resolver
 from wherry.errors import Unavailable
 from wherry.images import Images, RegistryConfig
 from wherry.kernel.cgroups import cgroup
@@ -74,6 +75,14 @@ def assemble(config: DaemonConfig) -> Parts:
         await asyncio.to_thread(logs.spawn, config.exec_root)
         return await logs.Logger.connect(config.logger_socket, on_eof, on_lost)
 
+    async def open_resolver(on_lost: Callable[[], None], start: bool) -> Resolver | None:
+        with suppress(Unavailable):
+            return await dns.Resolver.connect(config.resolver_socket, on_lost)
+        if not start:
+            return None
+        await asyncio.to_thread(dns.spawn, config.exec_root)
+        return await dns.Resolver.connect(config.resolver_socket, on_lost)
+
     def clear() -> None:
         cgroup(config.cgroup_parent).delete()
 
@@ -91,6 +100,7 @@ def assemble(config: DaemonConfig) -> Parts:
         volumes=volumes,
         open_monitor=open_monitor,
         open_logger=open_logger,
+        open_resolver=open_resolver,
         cgroup=cgroup,
         sweep=sweeper.discard,
         clear=clear,

@@ -11,7 +11,7 @@ from typing import Any
 
 from wherry.engine.container import Container
 from wherry.engine.core import Core
-from wherry.engine.hostfiles import write_hosts
+from wherry.engine.hostfiles import update_network_files
 from wherry.engine.ports import port_requests
 from wherry.engine.records import Definition, definition_key, dump, state_key
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
@@ -62,8 +62,12 @@ def _exclusive(mode: str) -> str:
 
 def check_settings(core: Core, name: str, settings: EndpointSettings) -> None:
     """InvalidArgument for what cannot be asked of a network, be it there yet or not."""
-    if settings.links:
-        raise InvalidArgument("links between containers are not supported", object=name, hint="use aliases")
+    if name in BUILT_IN and settings.links:
+        raise InvalidArgument(
+            "links of a network are only supported on user-defined networks", object=name, hint="use HostConfig.Links"
+        )
+    for text in settings.links or ():
+        parse_link(text)
     if settings.aliases and name in BUILT_IN:
         raise InvalidArgument(
             f"invalid config for network {name}: invalid endpoint settings:\n"
@@ -119,12 +123,31 @@ def _endpoint_request(network: str, name: str, settings: EndpointSettings, names
     )
 
 
-def dns_names(definition: Definition, network: str, settings: EndpointSettings) -> tuple[str, ...]:
-    """What others on a user-defined network may call it."""
-    if network in BUILT_IN:
+def dns_names(
+    definition: Definition, network: str, settings: EndpointSettings, *, everywhere: bool = False
+) -> tuple[str, ...]:
+    """What others on a user-defined network may call it; with `everywhere` those on the default bridge too."""
+    if network in BUILT_IN and not everywhere:
         return ()
     names = (definition.name, *(settings.aliases or ()), definition.id[:12], definition.config.hostname)
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def links_of(definition: Definition, network: str, settings: EndpointSettings) -> dict[str, str]:
+    """What it calls others on a user-defined network → their names there."""
+    texts = list(settings.links or ())
+    if network == definition.host.network_mode:
+        texts += definition.host.links or ()
+    return {alias: name for name, alias in map(parse_link, texts)}
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """(container, alias) of "container:alias"; a container alone is called by its name."""
+    name, _, alias = text.partition(":")
+    name, alias = name.removeprefix("/"), alias.rpartition("/")[2]
+    if not name or ":" in alias or (":" in text and not alias):
+        raise InvalidArgument(f"bad format for links: {text}", object=text, hint="container:alias")
+    return name, alias or name
 
 
 async def connect(core: Core, network: str, reference: str, settings: EndpointSettings | None) -> None:
@@ -148,6 +171,7 @@ async def connect(core: Core, network: str, reference: str, settings: EndpointSe
             endpoints = await asyncio.to_thread(core.parts.networks.connect_all, container.id, (request,), ports)
             container.endpoints = tuple(endpoints)
         await _record(core, container, definition)
+        await core.naming.publish(container)
         for endpoint in container.endpoints:
             if endpoint.endpoint_id not in {e.endpoint_id for e in before}:
                 announce(core, container, endpoint, "connect")
@@ -180,6 +204,7 @@ async def disconnect(core: Core, network: str, reference: str, *, force: bool = 
             container.endpoints = tuple(core.parts.networks.endpoints(container.id))
         del known[name]
         await _record(core, container, _with_networks(container.definition, known))
+        await core.naming.publish(container)
         for endpoint in leaving:
             announce(core, container, endpoint, "disconnect")
 
@@ -218,7 +243,9 @@ async def _record(core: Core, container: Container, definition: Definition) -> N
     if container.run is not None:
         gateway = host_gateway(core, container.definition)
         directory = core.directory(container.id)
-        await asyncio.to_thread(write_hosts, directory, container.definition, container.endpoints, gateway)
+        await asyncio.to_thread(
+            update_network_files, directory, container.definition, core.config, container.endpoints, gateway
+        )
 
 
 def stored(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], ...]:
@@ -254,7 +281,7 @@ def _shown(container: Container, name: str, settings: EndpointSettings, endpoint
     names = list(dns_names(container.definition, name, settings)) if container.state.started_ns else []
     return {
         "IPAMConfig": given,
-        "Links": None,
+        "Links": list(settings.links) if settings.links else None,
         "Aliases": list(settings.aliases) if settings.aliases else None,
         "MacAddress": endpoint.mac if endpoint else settings.mac_address,
         "DriverOpts": dict(settings.driver_opts) if settings.driver_opts is not None else None,

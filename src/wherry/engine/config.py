@@ -43,6 +43,8 @@ class DaemonConfig:
     default_bind_address: str = "0.0.0.0"
     cgroup_parent: str = ""
     nftables_table: str = ""
+    bridge_dns: bool = False
+    """Whether containers on the default bridge find each other by name, as on other networks."""
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
@@ -111,6 +113,11 @@ class DaemonConfig:
     def monitor_socket(self) -> Path:
         """Where the monitor listens."""
         return self.exec_root / "monitor.sock"
+
+    @property
+    def resolver_socket(self) -> Path:
+        """Where the resolver listens, when there is one."""
+        return self.exec_root / "resolver.sock"
 
     @property
     def logger_socket(self) -> Path:

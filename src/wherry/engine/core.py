@@ -21,6 +21,7 @@ from wherry.state import Change, Put
 
 if TYPE_CHECKING:
     from wherry.engine.health import HealthChecks
+    from wherry.engine.naming import Naming
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Core:
 
     backends: Backends
     health: "HealthChecks"
+    naming: "Naming"
 
     def __init__(self, config: DaemonConfig, parts: Parts) -> None:
         self.config = config

@@ -17,6 +17,7 @@ from wherry.engine.events import Events
 from wherry.engine.execs import Execs
 from wherry.engine.fsck import document, fsck
 from wherry.engine.health import HealthChecks
+from wherry.engine.naming import Naming
 from wherry.engine.parts import Exit, Parts
 
 
@@ -56,6 +57,7 @@ class Engine:
         core.backends = Backends(
             core.parts, self._on_exit, core.whole_logs.add, self._after_monitor, self._after_logger
         )
+        core.naming = Naming(core, core.parts.open_resolver)
         await core.backends.open()
         if core.parts.builder is not None:
             self.builds = core.parts.builder(core)
@@ -72,6 +74,7 @@ class Engine:
                 container.restarter.cancel()
         await core.settle()
         if hasattr(core, "backends"):
+            await core.naming.close()
             await core.backends.close()
         for container in core.index:
             if container.run is not None:

@@ -70,6 +70,7 @@ async def finish(core: Core, container: Container, exit: Exit) -> None:
             run.ended.set_result(container.outcome())
         container.wake("not-running", "next-exit")
         # Last: until here a thread would only have held up those who wait.
+        core.naming.withdraw(container.id)
         _release(core, container)
         await forget(core, container)
         if removing:

@@ -281,6 +281,7 @@ def _connect_blocking(
     definition = container.definition
     gateway = attachments.host_gateway(core, definition)
     write_network_files(core.directory(container.id), definition, core.config, endpoints, gateway)
+    core.naming.publish_from_thread(container)
 
 
 def _prepare(core: Core, container: Container, inputs: Inputs, theirs: Stdio) -> None:
@@ -373,6 +374,7 @@ async def clean_up(core: Core, container: Container) -> None:
     except WherryError as error:
         # It is found by the next reconciliation: the record says that the container does not run.
         log.warning("cleaning up after a failed start of %s: %s", container.id, error)
+    core.naming.withdraw(container.id)
     await asyncio.to_thread(_clean_up_blocking, core, container)
 
 

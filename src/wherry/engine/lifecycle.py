@@ -258,6 +258,7 @@ async def rename(core: Core, reference: str, name: str) -> None:
         container.set_definition(name=new)
         core.save_definition(container)
         core.index.free(old, container.id)
+        await core.naming.publish(container)
     core.emit(container, "rename", oldName=f"/{old}")
 
 

@@ -2,11 +2,12 @@
 
 import shutil
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from wherry.dns.records import Record
 from wherry.images.commit import Commitment, WriteLayer
 from wherry.images.endpoints import RegistryConfig
 from wherry.images.image import Image
@@ -118,6 +119,15 @@ class Logger(Protocol):
     def disconnect(self) -> None: ...
 
 
+class Resolver(Protocol):
+    """wherry.dns.client.Resolver."""
+
+    async def put(self, record: Record) -> None: ...
+    async def drop(self, id: str) -> None: ...
+    async def reset(self, records: Iterable[Record]) -> Sequence[str]: ...
+    def close(self) -> None: ...
+
+
 class Networks(Protocol):
     """wherry.network.Networks."""
 
@@ -131,6 +141,7 @@ class Networks(Protocol):
     def endpoints(self, sandbox: str) -> Sequence[Endpoint]: ...
     def disconnect(self, sandbox: str, network: str | None = None) -> None: ...
     def change_ports(self, sandbox: str, requests: Sequence[PortRequest], *, try_only: bool = False) -> Endpoint: ...
+    def check(self, findings: Findings) -> None: ...
     def close(self) -> None: ...
 
 
@@ -164,6 +175,8 @@ class Images(Protocol):
 
 OpenMonitor = Callable[[Callable[[Any], None], Callable[[], None]], Awaitable[Monitor]]
 OpenLogger = Callable[[Callable[[str], None], Callable[[], None]], Awaitable[Logger]]
+OpenResolver = Callable[[Callable[[], None], bool], Awaitable[Resolver | None]]
+"""`open_resolver(on_lost, start)`: the resolver; when none runs and it is not to be started, None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +196,8 @@ class Parts:
     open_monitor: OpenMonitor
     open_logger: OpenLogger
     cgroup: Callable[[str], Cgroup]
+    open_resolver: OpenResolver | None = None
+    """None where containers have no names (fakes)."""
     sweep: Callable[[str], None] = lambda path: shutil.rmtree(path, ignore_errors=True)
     clear: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None

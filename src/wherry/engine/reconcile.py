@@ -50,6 +50,7 @@ async def reconcile(core: Core) -> None:
     seen = {found.id: found for found in await monitor.list()}
     live = [container for container in core.index if _is_live(container, seen.get(container.id))]
     endpoints = [endpoint for container in live for endpoint in container.endpoints]
+    await core.naming.recover(live)
     await asyncio.to_thread(_start_rooms, core, endpoints, live)
     for container in live:
         container.run = Run()

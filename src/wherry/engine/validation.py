@@ -85,7 +85,7 @@ def _refuse_unsupported(host: HostConfig) -> None:
     if host.init:
         assembler_for(ARCH)
     refused = {
-        "Links": host.links,
+        "Links": host.network_mode in ("", "default", "bridge") and host.links,
         "StorageOpt": host.storage_opt,
         "Cgroup": host.cgroup,
         "VolumeDriver": host.volume_driver not in ("", "local") and host.volume_driver,
