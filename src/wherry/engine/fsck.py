@@ -40,6 +40,7 @@ async def fsck(core: Core, *, mend: bool, deep: bool) -> list[Finding]:
     await _check_monitor(core, findings)
     await _check_logger(core, findings)
     await _check_kernel(core, findings)
+    await asyncio.to_thread(core.parts.networks.check, findings)
     return findings.found
 
 

@@ -111,6 +111,19 @@ class Firewall:
                 for offset in range(port.count):
                     self._conntrack.forget_port(_UDP, port.host_port + offset)
 
+    def differences(self) -> tuple[set[str], set[str]]:
+        """Published ports that are not in the table, and those in the table that nobody has: "tcp . 80 : ..."."""
+        with self._lock:
+            text = self._nft.run(f"list table inet {self._options.table}") if self._has_table() else ""
+            expected = {piece for endpoint in self._published.values() for piece in rules.written(endpoint)}
+        found = rules.read_ports(text)
+        return expected - found, found - expected
+
+    def restore(self) -> None:
+        """Say the table anew, whatever it is now."""
+        with self._lock:
+            self._say_everything()
+
     def withdraw(self, endpoint: Endpoint) -> None:
         """Undo `publish`; not published is no error."""
         with self._lock:

@@ -14,6 +14,7 @@ from wherry.kernel import netns
 from wherry.kernel.netlink import Netlink
 from wherry.network import documents, pools, sandbox, specification
 from wherry.network.catalog import Catalog
+from wherry.network.check import check as check_kernel
 from wherry.network.config import NetworkConfig
 from wherry.network.default_bridge import DefaultBridge
 from wherry.network.drain import Drain
@@ -39,6 +40,7 @@ from wherry.network.sandbox import Prepared
 from wherry.network.sandboxes import Sandboxes, Tools
 from wherry.network.specification import NetworkRequest, Surroundings
 from wherry.plugins import activate
+from wherry.spec.finding import Findings
 from wherry.state import Store
 
 _log = logging.getLogger(__name__)
@@ -85,6 +87,11 @@ class Networks:
             if name not in known:
                 sandbox.delete(self._directory / name)
         self._started = _Started(self._config, self._store, self._catalog, self._addresses, live, sandboxes)
+
+    def check(self, findings: Findings) -> None:
+        """Sandboxes, links and published ports against what the kernel has."""
+        parts = self._parts()
+        check_kernel(self._directory, parts.sandboxes, parts.firewall, findings)
 
     def close(self) -> None:
         """Release threads and sockets. Containers stay connected; without any, nothing is left in the kernel."""

@@ -27,6 +27,7 @@ What the rules do:
   container would else answer directly, past the translation.
 """
 
+import re
 import socket
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -249,6 +250,18 @@ def elements(endpoint: Endpoint) -> list[Element]:
         ends = one.host_port, one.host_port + last
         found.append(Element(f"ports{version}{at}", address, proto, *ends, target, one.container_port))
     return found
+
+
+def written(endpoint: Endpoint) -> list[str]:
+    """An endpoint's elements as the kernel shows them."""
+    return [piece for one in elements(endpoint) for piece in _written(one)]
+
+
+def read_ports(table: str) -> set[str]:
+    """The elements of a listed table's maps and sets of ports."""
+    named = re.findall(r"(?:map|set) (?:ports|spans|open)\S+ \{.*?\n\t\}", table, re.DOTALL)
+    lists = [match[1] for block in named if (match := re.search(r"elements = \{([^}]*)\}", block))]
+    return {" ".join(piece.split()) for found in lists for piece in found.split(",") if piece.strip()}
 
 
 def publish(table: str, endpoint: Endpoint) -> str:

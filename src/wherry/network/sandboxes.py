@@ -86,6 +86,11 @@ class Sandboxes:
         with self._lock:
             return any(entry.busy or entry.path for entry in self._entries.values())
 
+    def knows(self, name: str) -> bool:
+        """Whether there is such a sandbox, or is about to be."""
+        with self._lock:
+            return name in self._entries
+
     def endpoints(self, name: str) -> tuple[Endpoint, ...]:
         """Where a sandbox is connected, in the order of its interfaces."""
         with self._lock:

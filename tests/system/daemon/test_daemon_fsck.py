@@ -1,5 +1,6 @@
 """`system fsck`: what is broken behind the daemon's back is found, told and mended; what is whole is left alone."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from wreck import IMAGE, Wreck
+
+from wherry.kernel.nftables import Nftables
 
 pytestmark = pytest.mark.root
 ID = secrets.token_hex(32)
@@ -112,6 +115,20 @@ def test_damaged_content_is_found_by_reading_it(wreck: Wreck) -> None:
     finally:
         wreck.load_image(IMAGE)
     assert fsck(wreck, deep=True) == []
+
+
+def test_a_published_port_that_somebody_took_out_comes_back(wreck: Wreck) -> None:
+    ports = {"PortBindings": {"80/tcp": [{"HostPort": ""}]}}
+    id = wreck.run("sleep", "100", host=ports, ExposedPorts={"80/tcp": {}})
+    bound = wreck.api.get(f"/containers/{id}/json").json["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+    command = f"flush map inet {wreck.daemon.table} ports4"
+    with contextlib.closing(Nftables()) as nftables:
+        nftables.run(command)
+    assert wreck.published() == 0
+    [(area, object, mended)] = fsck(wreck)
+    assert (area, object.startswith(f"tcp . {bound} : "), mended) == ("networks", True, True)
+    assert wreck.published() == 1
+    assert fsck(wreck) == []
 
 
 def test_the_command_says_what_it_did_and_fails_while_something_is_left(wreck: Wreck) -> None:
