@@ -16,7 +16,7 @@ from wherry.engine.ports import port_requests
 from wherry.engine.records import Definition, definition_key, dump, state_key
 from wherry.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest
-from wherry.network.sandboxes import check_options, check_request
+from wherry.network.requests import check_options, check_request
 from wherry.spec.decode import encode
 from wherry.spec.docker import EndpointIPAMConfig, EndpointSettings, HostConfig, NetworkingConfig
 from wherry.state import Put

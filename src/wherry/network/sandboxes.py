@@ -4,11 +4,10 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
 
@@ -18,20 +17,19 @@ from wherry.kernel.netlink import Netlink
 from wherry.network import gateway, sandbox
 from wherry.network.catalog import Catalog
 from wherry.network.drivers.contract import Box, Driver
-from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest, PublishedPort
+from wherry.network.endpoint import Endpoint, EndpointRequest, PortRequest
 from wherry.network.firewall import Firewall
 from wherry.network.gateway import Gateways
 from wherry.network.ipam import Addresses, Lease
 from wherry.network.network import Network
-from wherry.network.ports import Ports, Target, as_requests, check, merged, without
+from wherry.network.ports import Ports, as_requests, merged
+from wherry.network.publishing import Publisher
 from wherry.network.remote_ipam import RemoteAddresses
+from wherry.network.requests import IFNAME, check_request
 from wherry.network.sandbox import Prepared
 
 _log = logging.getLogger(__name__)
 _SANDBOX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
-IFNAME = "com.docker.network.endpoint.ifname"
-LOCAL_DRIVERS = ("bridge", "macvlan", "ipvlan", "overlay")
 _FAILED = "failed to set up container networking: "
 
 
@@ -63,6 +61,7 @@ class Sandboxes:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._publisher = Publisher(tools.ports, tools.firewall, tools.catalog, self._driver)
         self._entries: dict[str, _Entry] = {}
         self._lock = Lock()
 
@@ -154,36 +153,12 @@ class Sandboxes:
         if entry is None:
             raise NotFound(f"{name} is not connected", object=name)
         requests = merged(requests)
-        gateways = gateway.choose(entry.endpoints)
-        target, owners = self._target(gateways)
-        before = [port for endpoint in entry.endpoints for port in endpoint.ports]
-        if not owners:
-            for request in requests:
-                check(request)
-            return entry.endpoints
-        with self._worded(gateways, entry.endpoints):
-            after = self._tools.ports.change(before, requests, target)
+        changed = self._publisher.change(entry.endpoints, requests, try_only=try_only)
         if try_only:
-            self._give_back(after, before)
             return entry.endpoints
-        changed = []
-        try:
-            for old in entry.endpoints:
-                own = [port for port in after if owners.get(6 if ":" in port.host_ip else 4) == old.endpoint_id]
-                new = replace(old, ports=tuple(own))
-                if new.ports != old.ports:
-                    self._tools.firewall.replace(old, new)
-                changed.append(new)
-        except BaseException:
-            self._give_back(after, before)
-            raise
         with self._lock:
-            entry.endpoints, entry.ports = tuple(changed), requests
+            entry.endpoints, entry.ports = changed, requests
         return entry.endpoints
-
-    def _give_back(self, after: Sequence[PublishedPort], before: Sequence[PublishedPort]) -> None:
-        self._tools.ports.release(without(after, before))
-        self._tools.ports.adopt(without(before, after))
 
     def reroute(self, name: str) -> None:
         """Set the default routes of a sandbox that lost interfaces."""
@@ -238,7 +213,7 @@ class Sandboxes:
                 undo.callback(inside.close)
                 box = Box(path, inside)
             attached = self._attach_all(name, path, box, (), pairs, undo)
-            endpoints, gateways = self._publish([endpoint for endpoint, _ in attached], entry.ports, undo)
+            endpoints, gateways = self._publisher.publish([endpoint for endpoint, _ in attached], entry.ports, undo)
             if made is not None:
                 undo.callback(sandbox.delete, path)
                 sandbox.adopt(made, path)
@@ -281,9 +256,7 @@ class Sandboxes:
 
     def _take_apart(self, entry: _Entry) -> None:
         for endpoint in entry.endpoints:
-            if endpoint.ports:
-                self._tools.firewall.withdraw(endpoint)
-                self._tools.ports.release(endpoint.ports)
+            self._publisher.withdraw(endpoint)
         if entry.path is None:
             return
         leaving = [(self._tools.catalog.get(endpoint.network_id), endpoint) for endpoint in entry.endpoints]
@@ -334,64 +307,6 @@ class Sandboxes:
             attached.append((endpoint, index))
         return attached
 
-    def _publish(
-        self, endpoints: Sequence[Endpoint], requests: Sequence[PortRequest], undo: ExitStack
-    ) -> tuple[tuple[Endpoint, ...], Gateways]:
-        gateways = gateway.choose(endpoints)
-        if not requests:
-            return tuple(endpoints), gateways
-        found = []
-        published = self._reserve(endpoints, gateways, requests)
-        undo.callback(self._tools.ports.release, [port for ports in published.values() for port in ports])
-        for endpoint in endpoints:
-            endpoint = replace(endpoint, ports=tuple(published.get(endpoint.endpoint_id, ())))
-            undo.callback(self._tools.firewall.withdraw, endpoint)
-            self._tools.firewall.publish(endpoint)
-            found.append(endpoint)
-        return tuple(found), gateway.choose(found)
-
-    def _reserve(
-        self, endpoints: Sequence[Endpoint], gateways: Gateways, requests: Sequence[PortRequest]
-    ) -> dict[str, list[PublishedPort]]:
-        """endpoint's ID → the ports that lead to it."""
-        target, owners = self._target(gateways)
-        if not target.ipv4 and not target.ipv6:
-            return {}
-        with self._worded(gateways, endpoints):
-            taken = self._tools.ports.reserve(requests, target)
-        found: dict[str, list[PublishedPort]] = {}
-        for port in taken:
-            found.setdefault(owners[6 if ":" in port.host_ip else 4], []).append(port)
-        return found
-
-    @contextmanager
-    def _worded(self, gateways: Gateways, endpoints: Sequence[Endpoint]) -> Iterator[None]:
-        """Failures to publish in docker's words."""
-        try:
-            yield
-        except WherryError as error:
-            owner = gateways.ipv4 or gateways.ipv6 or endpoints[0]
-            error.message = (
-                f"driver failed programming external connectivity on endpoint "
-                f"{owner.name or owner.sandbox} ({owner.endpoint_id}): {error.message}"
-            )
-            raise
-
-    def _target(self, gateways: Gateways) -> tuple[Target, dict[int, str]]:
-        """Where ports lead, and whose that is for each kind of address."""
-        target, owners = Target(), {}
-        for version, endpoint in ((4, gateways.ipv4), (6, gateways.ipv6)):
-            network = self._tools.catalog.get(endpoint.network_id) if endpoint is not None else None
-            own = self._driver(network).target(network, endpoint) if network is not None and endpoint else None
-            if own is None or endpoint is None:
-                continue
-            owners[version] = endpoint.endpoint_id
-            if version == 4:
-                target = replace(target, ipv4=own.ipv4, routed4=own.routed4, binding=own.binding)
-            else:
-                target = replace(target, ipv6=own.ipv6, routed6=own.routed6)
-        return target, owners
-
     def _move(
         self, entry: _Entry, inside: Netlink, before: Sequence[Endpoint], after: Sequence[Endpoint]
     ) -> tuple[Endpoint, ...]:
@@ -401,22 +316,7 @@ class Sandboxes:
         if ids:
             return tuple(after)
         gateway.move(inside, old, new, {link.name: link.ifindex for link in inside.links()})
-        if not entry.ports:
-            return tuple(after)
-        for endpoint in before:
-            self._tools.firewall.withdraw(endpoint)
-            self._tools.ports.release(endpoint.ports)
-        # The same ports of the host as before, where any was chosen freely.
-        kept = as_requests([port for endpoint in before for port in endpoint.ports])
-        try:
-            published = self._reserve(after, new, kept or entry.ports)
-        except WherryError as error:
-            _log.error("%s has lost its published ports: %s", after[0].name or after[0].sandbox, error)
-            published = {}
-        found = tuple(replace(e, ports=tuple(published.get(e.endpoint_id, ()))) for e in after)
-        for endpoint in found:
-            self._tools.firewall.publish(endpoint)
-        return found
+        return self._publisher.move(before, after, entry.ports) if entry.ports else tuple(after)
 
     def _driver(self, network: Network) -> Driver:
         found = self._tools.drivers.get(network.driver)
@@ -491,55 +391,3 @@ def _check_unconnected(
         wanted = request.options.get(IFNAME)
         if wanted and any(endpoint.ifname == wanted for endpoint in entry.endpoints):
             raise Conflict(f"network interface {wanted} already exists", object=wanted)
-
-
-def check_request(request: EndpointRequest, network: Network) -> None:
-    """InvalidArgument with docker's words for what a network cannot give."""
-    wrong = []
-    for version, text in ((4, request.ipv4), (6, request.ipv6)):
-        if not text:
-            continue
-        try:
-            address = ip_address(text)
-        except ValueError:
-            wrong.append(f"invalid IPv{version} address: {text}")
-            continue
-        if address.version != version or address.is_unspecified or address.is_multicast:
-            wrong.append(f"invalid IPv{version} address: {text}")
-            continue
-        if network.built_in:
-            wrong.append("user specified IP address is supported on user defined networks only")
-        elif not network.own_subnets:
-            wrong.append(
-                "user specified IP address is supported only when connecting to networks with user configured subnets"
-            )
-            continue
-        if not any(address in subnet.network for subnet in network.of_version(version)):
-            wrong.append(f"no configured subnet or ip-range contain the IP address {text}")
-    if wrong:
-        wrong = list(dict.fromkeys(wrong))
-        text = f"* {chr(10).join(wrong)}" if len(wrong) == 1 else "\n".join(f"* {line}" for line in wrong)
-        text = wrong[0] if len(wrong) == 1 else text
-        raise InvalidArgument(f"invalid config for network {network.name}: invalid endpoint settings:\n{text}")
-    if network.driver in ("host", "null"):
-        return
-    mac = request.mac
-    if mac is not None and (not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1):
-        raise InvalidArgument(f"invalid MAC address: {mac}", object=mac)
-    if network.driver in LOCAL_DRIVERS:
-        check_options(request.options)
-
-
-def check_options(options: Mapping[str, str]) -> None:
-    """InvalidArgument for options of an endpoint that are not known, or cannot be."""
-    for option in options:
-        if option not in (IFNAME, sandbox.SYSCTLS):
-            raise InvalidArgument(
-                f"unknown driver option {option} of an endpoint",
-                object=option,
-                hint=f"known: {IFNAME}, {sandbox.SYSCTLS}",
-            )
-    name = options.get(IFNAME, "")
-    if name and (len(name.encode()) > 15 or "/" in name or name in (".", "..", "lo") or any(c.isspace() for c in name)):
-        raise InvalidArgument(f"invalid interface name {name!r}", object=IFNAME)
-    sandbox.parse_sysctls(options, name or "IFNAME")
