@@ -106,8 +106,9 @@ class Attempt:
 class Upstream:
     """All lookups under way."""
 
-    def __init__(self, poller: Poller, home: Home, host: HostServers) -> None:
+    def __init__(self, poller: Poller, home: Home, host: HostServers, port: int = _PORT) -> None:
         self._poller = poller
+        self._port = port
         self._home = home
         self._host = host
         self._count = 0
@@ -184,7 +185,7 @@ class Upstream:
         query = os.urandom(2) + tail
 
         def connect() -> _socket.socket:
-            return _connect(server, tcp)
+            return _connect(server, self._port, tcp)
 
         source = lookup.source
         socket = connect() if source.servers is None else self._home.visit(source.netns, connect)
@@ -280,7 +281,7 @@ class Upstream:
         attempt.socket.close()
 
 
-def _connect(server: str, tcp: bool) -> _socket.socket:
+def _connect(server: str, port: int, tcp: bool) -> _socket.socket:
     """A socket connected, or about to be, in the namespace this runs in."""
     address, _, scope = server.partition("%")
     kind = _socket.SOCK_STREAM if tcp else _socket.SOCK_DGRAM
@@ -289,10 +290,10 @@ def _connect(server: str, tcp: bool) -> _socket.socket:
     try:
         if family == _socket.AF_INET6:
             _socket.inet_pton(family, address)
-            socket.connect((address, _PORT, 0, _socket.if_nametoindex(scope) if scope else 0))
+            socket.connect((address, port, 0, _socket.if_nametoindex(scope) if scope else 0))
         else:
             _socket.inet_aton(address)
-            socket.connect((address, _PORT))
+            socket.connect((address, port))
     except BlockingIOError:
         pass
     except OSError as error:
