@@ -25,6 +25,8 @@ from wherry.images.image import Image
 from wherry.spec.platform import Platform, preference
 from wherry.spec.reference import Reference, parse_reference
 
+_CONTEXT_SECONDS = 7 * 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
@@ -73,6 +75,7 @@ class Builds:
         shutil.rmtree(self.contexts, ignore_errors=True)
         self.contexts.mkdir(mode=0o700, parents=True)
         self.kept = ContextStore(root / "contexts")
+        self.kept.prune(_CONTEXT_SECONDS)
         self.running: dict[str, asyncio.Task[Any]] = {}
 
     def base_images(self, auth: Any = None, progress: Any = None) -> BaseImages:
