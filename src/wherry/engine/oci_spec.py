@@ -25,6 +25,7 @@ from wherry.engine.userns import Remap, describe
 from wherry.engine.users import Identity
 from wherry.runtime.init import ANNOTATION as INIT_ANNOTATION
 from wherry.runtime.machine.init import ARGUMENTS as INIT_ARGUMENTS
+from wherry.runtime.options import BENEATH
 from wherry.spec.cdi import Edits
 from wherry.spec.docker import HostConfig, Ulimit
 
@@ -274,8 +275,9 @@ def _user_mount(mount: MountPoint, idmap: Sequence[str]) -> dict[str, Any]:
     if mount.type == "volume":
         # What is stored has the container's owners; a directory of the host's keeps its own.
         options += idmap
-    source = f"{mount.source}/{mount.subpath}" if mount.subpath else mount.source
-    return _mount(mount.destination, "bind", source, options)
+    if mount.subpath:
+        options.append(BENEATH + mount.subpath)
+    return _mount(mount.destination, "bind", mount.source, options)
 
 
 def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, Any]:

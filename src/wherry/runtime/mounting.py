@@ -18,6 +18,7 @@ from wherry.kernel.paths import (
     fd_path,
     make_directories,
     make_file,
+    open_beneath,
     open_in_root,
     openat2,
 )
@@ -75,12 +76,27 @@ class Bind(NamedTuple):
     def open_tree(self) -> int:
         """A detached copy of the source with its attributes; called by the parent when `prepared`."""
         options = self.options
-        tree = mounts.open_tree(AT_FDCWD, self.source, recursive=options.bind_recursive)
+        tree = self._clone()
         # "rw" is the default and asks for nothing: it must not undo a read-only mount of the host's.
         clear = options.attributes.clear & ~mounts.MOUNT_ATTR_RDONLY
         _set(tree, options.attributes._replace(clear=clear), False)
         _set(tree, options.recursive, True)
         return tree
+
+    def _clone(self) -> int:
+        beneath, recursive = self.options.beneath, self.options.bind_recursive
+        if not beneath:
+            return mounts.open_tree(AT_FDCWD, self.source, recursive=recursive)
+        # A container may have written what is there: links of its making must not choose what is mounted.
+        whole = os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            part = open_beneath(whole, beneath)
+        finally:
+            os.close(whole)
+        try:
+            return mounts.open_tree(part, "", recursive=recursive)
+        finally:
+            os.close(part)
 
     def apply(self, scene: Scene) -> None:
         tree = scene.trees[self.target] if self.prepared else self.open_tree()

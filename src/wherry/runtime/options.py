@@ -60,6 +60,9 @@ PROPAGATION = {
     "runbindable": m.MS_UNBINDABLE | m.MS_REC,
 }
 
+# A member of a bind's options, after "bind" or "rbind": ours, not the runtime specification's.
+BENEATH = "x-wherry.beneath="
+
 
 def names() -> list[str]:
     """Every option that is not passed on to the file system."""
@@ -86,6 +89,7 @@ class Options(NamedTuple):
     copy_up: bool = False
     idmap: str = ""  # "", "idmap" or "ridmap"
     data: str = ""
+    beneath: str = ""  # of a bind: what to mount of the source, looked up so that nothing leads out of it
 
 
 def _attribute(name: str, at: tuple[int, int]) -> tuple[int, int] | None:
@@ -104,7 +108,7 @@ def parse(options: Iterable[str]) -> Options:
     flags = propagation = 0
     plain = deep = (0, 0)
     bind = bind_recursive = copy_up = False
-    idmap, data = "", []
+    idmap, beneath, data = "", "", []
     for name in options:
         if name == "defaults" or not name:
             continue
@@ -128,8 +132,11 @@ def parse(options: Iterable[str]) -> Options:
             idmap = name
         elif name == "tmpcopyup":
             copy_up = True
+        elif name.startswith(BENEATH) and bind:
+            beneath = name[len(BENEATH) :]
         else:
             data.append(name)
+    deeply = Attributes(*deep)
     return Options(
-        flags, Attributes(*plain), Attributes(*deep), propagation, bind, bind_recursive, copy_up, idmap, ",".join(data)
+        *(flags, Attributes(*plain), deeply, propagation, bind, bind_recursive, copy_up, idmap, ",".join(data), beneath)
     )

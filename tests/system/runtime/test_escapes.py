@@ -14,6 +14,8 @@ from bundle import DEFAULT_CAPABILITIES, Box, config, mount
 from wherry.errors import InvalidArgument, WherryError
 from wherry.kernel import processes
 from wherry.runtime.launch import drive
+from wherry.runtime.mounting import Bind
+from wherry.runtime.options import BENEATH, parse
 
 pytestmark = pytest.mark.root
 
@@ -280,3 +282,17 @@ def test_interpreter_cannot_be_overwritten(box: Box, tmp_path: Path, entry: str,
     else:
         assert done.stdout in ("Read-only file system\n", "Operation not permitted\n")
         assert interpreter.read_bytes() == original
+
+
+def test_a_part_of_a_volume_is_found_by_nobodys_links(tmp_path: Path) -> None:
+    """Like CVE-2021-30465, of the source: a container of the same volume chooses where its links lead."""
+    (tmp_path / "in" / "side").mkdir(parents=True)
+    (tmp_path / "out").symlink_to("/etc")
+    (tmp_path / "up").symlink_to("../..")
+    for part, found in (("in/side", True), ("out", False), ("up", False), ("out/ssl", False)):
+        bind = Bind(str(tmp_path), "/x", parse(["rbind", BENEATH + part]))
+        if found:
+            os.close(bind.open_tree())
+        else:
+            with pytest.raises(OSError, match="cross-device"):
+                bind.open_tree()
