@@ -81,6 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer-runtime", action="append", help="an OCI runtime (default: crun and runc, if there)")
     parser.add_argument("--peer-inside", type=int, metavar="PID", help="run those in this process's root and mounts")
     parser.add_argument("--image-size", type=int, default=1000, metavar="MB", help="of the image that is pulled (1000)")
+    parser.add_argument("--image-data", type=Path, metavar="DIR", help="keep what is generated, for the next run")
     parser.add_argument("--huge", action="store_true", help="measure memory during a pull of 5 GB too")
     parser.add_argument("--peer-registry", metavar="PROGRAM", help="docker-registry: its throughput beside ours")
     options = parser.parse_args()
@@ -97,6 +98,8 @@ def _ours(scratch: Path, run: Path) -> Iterator[Side]:
         [BIN / "wherry", "daemon", "-H", f"unix://{socket}", "--data-root", scratch / "data", "--exec-root", run]
         + ["--pidfile", scratch / "pid"],
         stderr=log,
+        # A session of its own, as a daemon has: the scheduler shares the machine among sessions (autogroups).
+        start_new_session=True,
     )
     try:
         _await_socket(socket, daemon, log.name)
