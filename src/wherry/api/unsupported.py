@@ -8,7 +8,6 @@ from wherry.api.router import Route
 from wherry.errors import Unavailable, Unimplemented
 
 _NOT_YET = {
-    "BuildKit's protocols are not spoken yet": ("POST /session", "POST /grpc"),
     "attestations are not supported yet": ("GET /images/{name:.*}/attestations",),
     "cluster volumes are not supported": ("PUT /volumes/{name}",),
     "plugins are not supported yet": (
