@@ -20,7 +20,7 @@ def test_page_is_not_stale() -> None:
         ("query", "POST /containers/{id}/stop", "nosuch", code.MISSING),
         ("query", "POST /containers/{id}/resize", "h", code.DONE),
         ("body", "POST /containers/create", "HostConfig.PortBindings.HostPort", code.DONE),
-        ("body", "POST /containers/create", "HostConfig.CpuPercent", code.REFUSED),
+        ("body", "POST /containers/create", "HostConfig.StorageOpt", code.REFUSED),
         ("body", "POST /containers/create", "HostConfig.ContainerIDFile", code.KEPT),
         ("body", "POST /containers/create", "HostConfig.NoSuch", code.MISSING),
         ("filter", "GET /containers/json", "ancestor", code.DONE),
