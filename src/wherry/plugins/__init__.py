@@ -9,7 +9,7 @@ Source: Docker Plugin API v2 (plugin_api.md). A plugin is trusted with what its 
 memory or our time: answers are bounded and every call has a deadline.
 """
 
-from wherry.plugins._address import Address, Places, discover
+from wherry.plugins._address import Address, Places, announced, discover
 from wherry.plugins._client import Body, Plugin, activate, activate_async
 
-__all__ = ["Address", "Body", "Places", "Plugin", "activate", "activate_async", "discover"]
+__all__ = ["Address", "Body", "Places", "Plugin", "activate", "activate_async", "announced", "discover"]

@@ -62,6 +62,27 @@ def discover(name: str, places: Places | None = None) -> Address:
     raise NotFound(f'plugin "{name}" not found', object=name)
 
 
+def announced(places: Places | None = None) -> list[str]:
+    """The names of all plugins that files announce, in order."""
+    where = places or Places()
+    found = set()
+    for directories, endings in ((where.sockets, (".sock",)), (where.files, (".spec", ".json"))):
+        for directory in directories:
+            for path in _listed(directory):
+                if path.suffix in endings:
+                    found.add(path.stem)
+                elif not path.suffix and any((path / f"{path.name}{ending}").exists() for ending in endings):
+                    found.add(path.name)
+    return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _text(path: Path) -> str | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -7,8 +7,9 @@ A volume is plain, or has driver options (`type`, `device`, `o`) and is then mou
 containers' to write, so paths in it are resolved by the kernel beneath its directory (CVE-2021-30465).
 """
 
+from wherry.volumes._driver import Driver, Found
 from wherry.volumes._filters import Filters, Users
 from wherry.volumes._volume import Volume
-from wherry.volumes._volumes import Pruned, Volumes
+from wherry.volumes._volumes import Listing, Pruned, Volumes
 
-__all__ = ["Filters", "Pruned", "Users", "Volume", "Volumes"]
+__all__ = ["Driver", "Filters", "Found", "Listing", "Pruned", "Users", "Volume", "Volumes"]
