@@ -22,6 +22,8 @@ from wherry.engine.build_steps import StepRunner
 from wherry.engine.core import Core
 from wherry.errors import InvalidArgument, NotFound
 from wherry.images.image import Image
+from wherry.spec.digest import sha256
+from wherry.spec.oci_image import write_config
 from wherry.spec.platform import Platform, preference
 from wherry.spec.reference import Reference, parse_reference
 
@@ -35,6 +37,8 @@ class BuildResult:
     image: Image
     plan: Plan
     cached: bool
+    new: bool = True
+    """Whether there was no such image before."""
 
 
 class BaseImages:
@@ -138,11 +142,16 @@ class Builds:
             plan, [layer.diff_id for layer in layers], solve.record_of, now or time.time_ns(), fixed=now is not None
         )
         built = [record.built for record in records if record is not None]
+        try:
+            images.resolve(sha256(write_config(config)))
+            new = False
+        except NotFound:
+            new = True
         image = images.built.put(config, layers, built, names)
         self._core.events.emit(
             "image", "build" if not names else "tag", image.id, {"name": str(names[0]) if names else image.id}
         )
-        return BuildResult(image, plan, all(record is None or record.uses > 0 for record in records))
+        return BuildResult(image, plan, all(record is None or record.uses > 0 for record in records), new)
 
 
 class BuildRun:

@@ -190,6 +190,10 @@ class Images:
         """Images as an archive `load` and `docker load` read. NotFound before anything is written."""
         Saver(self._records, self._content, self.built.complete).save(names, out)
 
+    def save_as(self, image: Image, references: Sequence[Reference], out: BinaryIO) -> None:
+        """One image as an archive, under names it need not have here."""
+        Saver(self._records, self._content, self.built.complete).save_as(image, references, out)
+
     def bootstrap(self, reference: str, progress: Progress) -> Image:
         """Make a base image from a distribution's own packages: see wherry.images.bootstrap. Takes up to minutes."""
         named = self._parse_new_name(reference)

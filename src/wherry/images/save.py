@@ -53,6 +53,12 @@ class Saver:
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             self._write(tar, images)
 
+    def save_as(self, image: Image, references: Sequence[Reference], out: BinaryIO) -> None:
+        """Write one image under names it need not have here."""
+        self._complete(image)
+        with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            self._write(tar, [(image, list(references))])
+
     def _select(self, name: str) -> list[tuple[Image, Reference | None]]:
         image = self._records.find(name)
         if image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:")):
