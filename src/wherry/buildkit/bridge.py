@@ -38,6 +38,8 @@ _OPERATIONS = (
     "source.local.sessionid",
     "source.local.sharedkeyhint",
     "source.local.unique",
+    "exporter.multiple",
+    "exporter.sourcedateepoch",
     "meta.exportcache",
 )
 FRONTENDS = ("dockerfile.v0", "gateway.v0")

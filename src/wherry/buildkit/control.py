@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wherry import __version__
-from wherry.buildkit.exporters import export
+from wherry.buildkit.exporters import Exports
 from wherry.buildkit.failures import BuildFailed, build_failed
 from wherry.buildkit.frontend import Built, Frontend
 from wherry.buildkit.grpc import Call, Handler
@@ -59,7 +59,12 @@ class Control:
         else:
             result = await self._returned(job)
         try:
-            return await export(self._engine, self._sessions, job, request, result)
+            if not result:
+                # A question was asked, and its answer is with the client.
+                return {}
+            if len(result) > 1:
+                raise Unimplemented("results for several platforms are not supported yet", object="platform")
+            return await Exports(self._engine, self._sessions, job, result[0]).run(request.exporters)
         except (WherryError, OSError) as error:
             raise build_failed(error, None) from error
 

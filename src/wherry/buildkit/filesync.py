@@ -11,6 +11,7 @@ from wherry.archive import read_file
 from wherry.buildkit.grpc import check_end
 from wherry.buildkit.receiver import Receiver
 from wherry.buildkit.sessions import Session
+from wherry.buildkit.threads import finished
 from wherry.buildkit.synced import Slot
 from wherry.errors import FailedPrecondition, InvalidArgument, Unavailable, WherryError
 
@@ -23,13 +24,13 @@ async def sync(
     session: Session, name: str, patterns: Mapping[str, Sequence[str]], slot: Slot, on_bytes: OnBytes
 ) -> None:
     """Make `slot` what the client's directory `name` is, seen through `patterns` (as headers of the call)."""
-    kept = await asyncio.to_thread(slot.begin)
+    kept = await finished(slot.begin)
     root = os.open(slot.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     receiver = Receiver(root, kept, slot.changing)
     try:
         await _transfer(session, name, patterns, receiver, on_bytes, None)
         if receiver.changed:
-            await asyncio.to_thread(slot.complete, receiver.listing)
+            await finished(slot.complete, receiver.listing)
     finally:
         receiver.close()
         os.close(root)
@@ -44,7 +45,7 @@ async def read_small(
     receiver = Receiver(root, ())
     try:
         await _transfer(session, name, {"followpaths": wanted}, receiver, on_bytes, SMALL_MAX)
-        return await asyncio.to_thread(_read_all, root, wanted)
+        return await finished(_read_all, root, wanted)
     finally:
         receiver.close()
         os.close(root)
@@ -85,13 +86,7 @@ async def _transfer(
                         raise Unavailable("the client has gone")
                     await stream.wait()
                     continue
-                work = asyncio.ensure_future(asyncio.to_thread(receiver.feed, packets))
-                try:
-                    answers = await asyncio.shield(work)
-                except asyncio.CancelledError:
-                    # What the thread works on is taken away only after it.
-                    await asyncio.gather(work, return_exceptions=True)
-                    raise
+                answers = await finished(receiver.feed, packets)
                 on_bytes(receiver.received)
                 if limit is not None and receiver.received > limit:
                     raise InvalidArgument(

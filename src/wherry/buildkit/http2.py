@@ -385,6 +385,7 @@ class Channel:
         self._pay(stream.held)
         self._flush()
         stream.close()
+        self._may_send.set()
 
     def credit(self, stream: Stream, count: int) -> None:
         """The peer may send `count` more bytes."""

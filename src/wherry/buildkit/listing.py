@@ -114,3 +114,9 @@ def check_path(path: str) -> str:
 def paths_of(raw: Sequence[bytes]) -> dict[str, bytes]:
     """Path to packet, of a listing that was checked before."""
     return {Packet.FromString(packet).stat.path: packet for packet in raw}
+
+
+def go_mode(mode: int) -> int:
+    """The kernel's mode as Go's."""
+    kind = next(go for go, ours in _GO_TYPES.items() if ours == stat.S_IFMT(mode))
+    return kind | mode & 0o777 | sum(go for go, ours in _GO_BITS if mode & ours)
