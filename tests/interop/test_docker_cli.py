@@ -199,7 +199,7 @@ def test_published_ports(docker: DockerCli, image: str, name: str, address: str)
     docker("run", "-d", "--name", name, "-p", "80", image, "sh", "-c", server)
     shown = docker("port", name, "80").out.splitlines()
     port = next(line for line in shown if line.startswith("0.0.0.0:")).partition(":")[2]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         try:
             with urllib.request.urlopen(f"http://{address}:{port}/", timeout=5) as answer:
