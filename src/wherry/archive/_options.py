@@ -42,8 +42,10 @@ class UnpackOptions:
 @dataclass(frozen=True, slots=True)
 class UnpackResult:
     """`size`: bytes of all regular files, each as long as it claims to be. `skipped_xattrs`: names of those not set,
-    since the file system cannot hold them or since they would steer overlayfs."""
+    since the file system cannot hold them or since they would steer overlayfs. `root`: whether the archive lists its
+    root directory."""
 
     entries: int
     size: int
     skipped_xattrs: frozenset[str]
+    root: bool = False

@@ -89,7 +89,7 @@ class _Unpacker:
         reader.drain()
         self._whiteouts.finish(self._destination)
         self._set_directory_times()
-        return UnpackResult(count, self._size, frozenset(self._attributes.skipped))
+        return UnpackResult(count, self._size, frozenset(self._attributes.skipped), (b"", b"") in self._times)
 
     def close(self) -> None:
         self._directories.close()

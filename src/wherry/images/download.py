@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 
 from wherry.content import ContentStore, Ingest, Lease
 from wherry.errors import InvalidArgument, Unavailable
+from wherry.images.arrival import Arrival
 from wherry.images.progress import Step
 from wherry.images.registry import Registry
 from wherry.spec.oci_image import Descriptor
@@ -36,8 +37,11 @@ class Downloader:
         self._retry_seconds = retry_seconds
         self._attempts = attempts
 
-    async def fetch(self, blob: Descriptor, step: Step | None = None) -> None:
-        """Have the blob in the content store, whatever it takes; nothing happens when it is there."""
+    async def fetch(self, blob: Descriptor, step: Step | None = None, arrival: Arrival | None = None) -> None:
+        """Have the blob in the content store, whatever it takes; nothing happens when it is there.
+
+        `arrival` is told what comes, but not of the end.
+        """
         self._lease.add(blob.content)
         if self._content.has(blob.content):
             return
@@ -50,7 +54,9 @@ class Downloader:
 
         try:
             await self.in_thread(open_ingest)
-            await self._fill(opened[0], blob, step)
+            if arrival:
+                arrival.begin(opened[0])
+            await self._fill(opened[0], blob, _Watchers(step, arrival))
             if step:
                 step.state("Verifying Checksum")
             await self.in_thread(lambda: opened[0].commit(blob.content, blob.size))
@@ -68,10 +74,10 @@ class Downloader:
             await asyncio.wait([running])
             raise
 
-    async def _fill(self, ingest: Ingest, blob: Descriptor, step: Step | None) -> None:
+    async def _fill(self, ingest: Ingest, blob: Descriptor, told: "_Watchers") -> None:
         for attempt in range(self._attempts):
             try:
-                await self._receive(ingest, blob, step)
+                await self._receive(ingest, blob, told)
                 if ingest.offset >= blob.size:
                     return
                 raise Unavailable(f"the registry closed the connection before the end of {blob.digest}")
@@ -81,11 +87,11 @@ class Downloader:
                         raise
                     raise Unavailable(f"download of {blob.digest} failed: {error}", object=blob.digest) from None
                 delay = self._retry_seconds * 2**attempt
-                if step and delay >= 1:
-                    step.state(f"Retrying in {delay:.0f} second{'s' if delay >= 2 else ''}")
+                if told.step and delay >= 1:
+                    told.step.state(f"Retrying in {delay:.0f} second{'s' if delay >= 2 else ''}")
                 await asyncio.sleep(delay)
 
-    async def _receive(self, ingest: Ingest, blob: Descriptor, step: Step | None) -> None:
+    async def _receive(self, ingest: Ingest, blob: Descriptor, told: "_Watchers") -> None:
         if ingest.offset > blob.size:
             await self.in_thread(ingest.restart)
         if ingest.offset == blob.size and blob.size:
@@ -102,16 +108,23 @@ class Downloader:
                     if ingest.offset + waiting > blob.size:
                         raise InvalidArgument(f"{blob.digest} is longer than the {blob.size} bytes it should have")
                     if waiting >= _PART:
-                        await self._write(ingest, parts, blob, step)
+                        await self._write(ingest, parts, blob, told)
                         waiting = 0
             except (aiohttp.ClientError, TimeoutError):
-                await self._write(ingest, parts, blob, step)
+                await self._write(ingest, parts, blob, told)
                 raise
-            await self._write(ingest, parts, blob, step)
+            await self._write(ingest, parts, blob, told)
 
-    async def _write(self, ingest: Ingest, parts: list[bytes], blob: Descriptor, step: Step | None) -> None:
+    async def _write(self, ingest: Ingest, parts: list[bytes], blob: Descriptor, told: "_Watchers") -> None:
         data = b"".join(parts)
         parts.clear()
         await self.in_thread(lambda: ingest.write(data))
-        if step:
-            step.advance("Downloading", ingest.offset, blob.size)
+        if told.arrival:
+            told.arrival.advance()
+        if told.step:
+            told.step.advance("Downloading", ingest.offset, blob.size)
+
+
+class _Watchers(NamedTuple):
+    step: Step | None
+    arrival: Arrival | None

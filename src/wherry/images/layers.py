@@ -8,10 +8,11 @@ removing another image that shares it leaves it alone.
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock, RLock
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from wherry.content import ContentStore
 from wherry.errors import Conflict
@@ -21,6 +22,8 @@ from wherry.state import Delete, Put, Store
 
 _PROVISIONAL = "images/provisional/"
 _SPACE_KEPT = 64 << 20
+# Each is a thread that inflates, one that hashes and one that makes files, and some 10 MB.
+UNPACKED_AT_ONCE = max(2, min(4, os.cpu_count() or 2))
 
 
 class LayerStore(Protocol):
@@ -29,8 +32,19 @@ class LayerStore(Protocol):
     def has(self, chain: ChainID) -> bool: ...
     def layer_size(self, chain: ChainID) -> int: ...
     def layers(self) -> list[ChainID]: ...
-    def apply(self, parent: ChainID | None, diff_id: DiffID, tar: BinaryIO) -> ChainID: ...
+    def apply(
+        self, parent: ChainID | None, diff_id: DiffID, tar: BinaryIO, *, ready: Callable[[], object] | None = None
+    ) -> ChainID: ...
     def remove_layer(self, chain: ChainID) -> None: ...
+
+
+class Packed(NamedTuple):
+    """Where a layer's bytes are had, who is told how many were read, and who waits for the layer below."""
+
+    blob: Digest
+    open: Callable[[], BinaryIO]
+    on_read: Callable[[int], None] | None
+    ready: Callable[[], object] | None
 
 
 class Pins:
@@ -41,13 +55,38 @@ class Pins:
         self._pinned: list[ChainID] = []
 
     def unpack(
-        self, parent: ChainID | None, diff_id: DiffID, blob: Digest, on_read: Callable[[int], None] | None = None
+        self,
+        parent: ChainID | None,
+        diff_id: DiffID,
+        blob: Digest,
+        on_read: Callable[[int], None] | None = None,
+        *,
+        source: Callable[[], BinaryIO] | None = None,
+        ready: Callable[[], object] | None = None,
     ) -> ChainID:
-        """Make the layer `diff_id` on top of `parent` from its blob, unless it is there already."""
+        """Make the layer `diff_id` on top of `parent` from its blob, unless it is there already.
+
+        `source` opens the blob where it is not in the content store yet; `ready` waits for a parent still being made.
+        """
         chain = chain_ids([DiffID(parent), diff_id])[-1] if parent else ChainID(diff_id)
         self.pin(chain)
-        self._layers.unpack(parent, diff_id, chain, blob, on_read)
+        packed = source or (lambda: self._layers.content.open(blob))
+        self._layers.unpack(parent, diff_id, chain, Packed(blob, packed, on_read, ready))
         return chain
+
+    def unpack_all(self, layers: Sequence[tuple[DiffID, Digest, Callable[[int], None]]]) -> list[ChainID]:
+        """Make a whole stack of layers, several at once."""
+        chains = chain_ids([diff_id for diff_id, _, _ in layers])
+        made: list[Future[ChainID]] = []
+        # Begun from the bottom up: whoever waits for a layer below waits for one that is being made.
+        with ThreadPoolExecutor(UNPACKED_AT_ONCE, thread_name_prefix="unpack") as pool:
+            for number, (diff_id, blob, on_read) in enumerate(layers):
+                parent = chains[number - 1] if number else None
+                ready = made[-1].result if made else None
+                made.append(pool.submit(self.unpack, parent, diff_id, blob, on_read, ready=ready))
+        for layer in made:
+            layer.result()
+        return list(chains)
 
     def pin(self, chain: ChainID) -> bool:
         """Protect a layer; whether it is there already."""
@@ -69,7 +108,7 @@ class Layers:
     def __init__(self, data_root: Path, store: Store, content: ContentStore, snapshots: LayerStore) -> None:
         self._data_root = data_root
         self._store = store
-        self._content = content
+        self.content = content
         self._snapshots = snapshots
         # One guard for "may it go" and for "it is there, I use it": without it a layer could vanish between the two.
         self._guard = RLock()
@@ -101,8 +140,7 @@ class Layers:
         parent: ChainID | None,
         diff_id: DiffID,
         chain: ChainID,
-        blob: Digest,
-        on_read: Callable[[int], None] | None,
+        packed: Packed,
     ) -> None:
         """Unpack a blob as the (pinned) layer `chain`; a second caller waits for the first and finds it done."""
         with self._guard:
@@ -111,9 +149,10 @@ class Layers:
             if self._snapshots.has(chain):
                 return
             self._store.write(Put(_PROVISIONAL + chain, b"{}"))
-            with self._content.open(blob) as packed:
-                with decompressed(packed, limit=self.space(), name=f"layer {blob}", on_read=on_read) as tar:
-                    self._snapshots.apply(parent, diff_id, tar)
+            with packed.open() as blob:
+                name = f"layer {packed.blob}"
+                with decompressed(blob, limit=self.space(), name=name, on_read=packed.on_read) as tar:
+                    self._snapshots.apply(parent, diff_id, tar, ready=packed.ready)
 
     def note(self, chain: ChainID) -> None:
         """Before a layer is made: a restart that finds it unrecorded removes it."""

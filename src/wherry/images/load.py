@@ -143,10 +143,12 @@ class Loader:
         if expected != got:
             raise InvalidArgument(f"invalid manifest, layers length mismatch: expected {expected}, got {got}")
         with self._layers.pins() as pins:
-            chain = None
-            for diff_id, blob in zip(config.diff_ids, packed.layers, strict=True):
-                step = Step(progress, short_id(diff_id))
-                chain = pins.unpack(chain, diff_id, blob.digest, _reporter(step, blob.size))
+            pins.unpack_all(
+                [
+                    (diff_id, blob.digest, _reporter(Step(progress, short_id(diff_id)), blob.size))
+                    for diff_id, blob in zip(config.diff_ids, packed.layers, strict=True)
+                ]
+            )
             return self._record(packed, config, progress)
 
     def _record(self, packed: Packed, config: ImageConfig, progress: Progress) -> Image:

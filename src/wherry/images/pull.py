@@ -1,27 +1,29 @@
 """Pulling: from a reference to an image that can be run, with docker's messages on the way.
 
-Manifest (an index is followed to the platform that fits), configuration, then the layers: downloaded three at a time,
-unpacked in order as each arrives, while the later ones still download.
+Manifest (an index is followed to the platform that fits), configuration, then the layers: three at a time are
+downloaded, and some unpacked beside one another, each while it still comes. A layer waits for those below only where
+it must know them (a whiteout, a directory it does not list), and before it is published.
 """
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from wherry.content import ContentStore, Lease
 from wherry.errors import Internal, InvalidArgument, NotFound, Unavailable, WherryError
+from wherry.images.arrival import Arrival
 from wherry.images.auth import RegistryAuth
 from wherry.images.download import Downloader
 from wherry.images.endpoints import RegistryConfig, find_endpoints
 from wherry.images.image import Image, Layer
-from wherry.images.layers import Layers, Pins
+from wherry.images.layers import UNPACKED_AT_ONCE, Layers, Pins
 from wherry.images.progress import Progress, Step, short_id
 from wherry.images.records import Record, Records
 from wherry.images.registry import Registry, translate
-from wherry.spec.digest import ChainID, Digest, chain_ids
+from wherry.spec.digest import Digest, chain_ids
 from wherry.spec.oci_image import (
     CONFIG_TYPES,
     DOCUMENT_MAX,
@@ -102,7 +104,8 @@ class Puller:
         self, registry: Registry, reference: Reference, platform: Platform | None, progress: Progress
     ) -> tuple[Image, bool]:
         stop = threading.Event()
-        executor = ThreadPoolExecutor(self.config.downloads + 2, thread_name_prefix="pull")
+        threads = self.config.downloads + UNPACKED_AT_ONCE + 2
+        executor = ThreadPoolExecutor(threads, thread_name_prefix="pull")
         try:
             with self._content.leases.take("pull") as lease, self._layers.pins() as pins:
                 downloader = Downloader(
@@ -182,6 +185,9 @@ class Puller:
     def knows(self, image: Digest) -> bool:
         return self._records.get(image) is not None
 
+    def arrival(self, blob: Digest) -> Arrival:
+        return Arrival(self._content, blob)
+
     async def read(self, downloader: Downloader, blob: Descriptor) -> bytes:
         if blob.size > DOCUMENT_MAX:
             raise InvalidArgument(f"{blob.digest} is too large for an image document", object=blob.digest)
@@ -256,38 +262,94 @@ class _Job(NamedTuple):
         parallel = self.puller.config.downloads
         for step in [steps[number] for number in wanted][parallel:]:
             step.state("Waiting")
-        limit = asyncio.Semaphore(parallel)
-        downloads = {n: asyncio.create_task(self._download(manifest.layers[n], steps[n], limit)) for n in wanted}
+        limits = _Limits(asyncio.Semaphore(parallel), asyncio.Semaphore(UNPACKED_AT_ONCE))
+        work = [_LayerWork(self, number, manifest.layers[number], config, steps[number], limits) for number in wanted]
+        for below, above in zip([None, *work], work, strict=False):
+            above.below = below
+        tasks = [asyncio.create_task(step()) for each in work for step in (each.download, each.unpack)]
         try:
-            for number in wanted:
-                await downloads[number]
-                await self._unpack(number, manifest.layers[number], config, steps[number])
+            await asyncio.gather(*tasks)
         finally:
             self.stop.set()
-            for task in downloads.values():
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*downloads.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for each in work:
+                each.arrival.close()
         return blobs
 
-    async def _download(self, layer: Descriptor, step: Step, limit: asyncio.Semaphore) -> None:
-        async with self.puller.turn(layer.content), limit:
-            await self.downloader.fetch(layer, step)
-        step.state("Download complete")
 
-    async def _unpack(self, number: int, layer: Descriptor, config: ImageConfig, step: Step) -> None:
-        chains = chain_ids(config.diff_ids)
-        parent: ChainID | None = chains[number - 1] if number else None
+class _Limits(NamedTuple):
+    """How many layers are downloaded and unpacked at once."""
 
-        def report(done: int) -> None:
-            if self.stop.is_set():
-                raise Internal("the pull was cancelled")
-            step.advance("Extracting", done, layer.size)
+    downloads: asyncio.Semaphore
+    unpacks: asyncio.Semaphore
 
-        def unpack() -> None:
-            self.pins.unpack(parent, config.diff_ids[number], layer.content, report)
 
-        await self.downloader.in_thread(unpack, self.stop.set)
-        step.state("Pull complete")
+class _LayerWork:
+    """One layer, unpacked while it is still being downloaded, beside the others.
+
+    A layer begins to be unpacked only after the one below has begun: whoever waits for that waits for one that is
+    being made.
+    """
+
+    def __init__(
+        self, job: _Job, number: int, layer: Descriptor, config: ImageConfig, step: Step, limits: _Limits
+    ) -> None:
+        self._job, self._number, self._layer, self._step = job, number, layer, step
+        self._diff_ids = config.diff_ids
+        self._limits = limits
+        self.arrival = job.puller.arrival(layer.content)
+        self.below: _LayerWork | None = None
+        self._downloaded = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._made: Future[None] = Future()
+
+    async def download(self) -> None:
+        layer = self._layer
+        try:
+            async with self._job.puller.turn(layer.content), self._limits.downloads:
+                await self._job.downloader.fetch(layer, self._step, self.arrival)
+        except BaseException as error:
+            self.arrival.end(error)
+            raise
+        self._step.state("Download complete")
+        self._downloaded.set()
+        self.arrival.end()
+
+    async def unpack(self) -> None:
+        try:
+            if self.below is not None:
+                await self.below._begun.wait()
+            async with self._limits.unpacks:
+                self._begun.set()
+                await self._job.downloader.in_thread(self._unpack, self._job.stop.set)
+        except BaseException as error:
+            # Not this very exception: it is raised in another thread.
+            self._made.set_exception(Internal(f"the layer below was not made: {error}"))
+            raise
+        self._made.set_result(None)
+        await self._downloaded.wait()
+        self._step.advance("Extracting", self._layer.size, self._layer.size)
+        self._step.state("Pull complete")
+
+    def _unpack(self) -> None:
+        chains = chain_ids(self._diff_ids)
+        self._job.pins.unpack(
+            chains[self._number - 1] if self._number else None,
+            self._diff_ids[self._number],
+            self._layer.content,
+            self._report,
+            source=self.arrival.open,
+            ready=self.below._made.result if self.below is not None else None,
+        )
+
+    def _report(self, done: int) -> None:
+        if self._job.stop.is_set():
+            raise Internal("the pull was cancelled")
+        # As docker has it: first the download's figures, then these.
+        if self._downloaded.is_set():
+            self._step.advance("Extracting", done, self._layer.size)
 
 
 def _choose(entries: tuple[Descriptor, ...], wanted: Platform) -> Descriptor:

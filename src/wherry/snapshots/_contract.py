@@ -13,7 +13,7 @@ Every method may be called from any thread. Unknown layers and keys are NotFound
 What another process left half done (a crash) is finished or undone when the snapshotter is constructed.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -49,8 +49,13 @@ class Snapshotter(Protocol):
         """Bytes of the regular files the layer itself brings."""
         ...
 
-    def apply(self, parent: ChainID | None, diff_id: DiffID, tar: Readable) -> ChainID:
+    def apply(
+        self, parent: ChainID | None, diff_id: DiffID, tar: Readable, *, ready: Callable[[], object] | None = None
+    ) -> ChainID:
         """Make the layer that `tar`, uncompressed, describes on `parent`. Present already: nothing is read.
+
+        With `ready` the parent may still be on its way: it returns once the parent is there, or raises what kept it
+        from being made. It is called when the parent is needed, at the latest before this layer is.
 
         InvalidArgument when the stream is malformed, unsafe, or not what `diff_id` says; then nothing is left of it.
         """

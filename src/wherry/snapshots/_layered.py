@@ -7,7 +7,7 @@
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from wherry.archive import Readable, UnpackResult
 from wherry.errors import Conflict, InvalidArgument, NotFound
 from wherry.kernel.sweeper import Sweeper
-from wherry.snapshots._layers import Layer, Layers
+from wherry.snapshots._layers import Below, Layer, Layers
 from wherry.snapshots._stream import DigestingStream
 from wherry.spec.digest import ChainID, DiffID
 
@@ -53,8 +53,10 @@ class LayeredSnapshotter(ABC):
     def layer_size(self, chain: ChainID) -> int:
         return self._layers.get(chain).size
 
-    def apply(self, parent: ChainID | None, diff_id: DiffID, tar: Readable) -> ChainID:
-        return self._layers.add(parent, diff_id, tar, self._fill)
+    def apply(
+        self, parent: ChainID | None, diff_id: DiffID, tar: Readable, *, ready: Callable[[], object] | None = None
+    ) -> ChainID:
+        return self._layers.add(parent, diff_id, tar, self._fill, ready)
 
     def remove_layer(self, chain: ChainID) -> None:
         with self._lock:
@@ -99,8 +101,8 @@ class LayeredSnapshotter(ABC):
         self._janitor.close()
 
     @abstractmethod
-    def _fill(self, stream: DigestingStream, diff: Path, below: tuple[Layer, ...]) -> UnpackResult:
-        """Unpack a layer into the new directory `diff`."""
+    def _fill(self, stream: DigestingStream, diff: Path, below: Below) -> UnpackResult:
+        """Unpack a layer into the new directory `diff`; `below` may have to wait for the layers below."""
 
     @abstractmethod
     def _complete(self, writable: Writable) -> None:

@@ -40,8 +40,10 @@ class Layer(NamedTuple):
     path: str  # of diff/
 
 
-# Unpacks the stream into the directory, given the layers below, top first.
-Fill = Callable[[DigestingStream, Path, tuple[Layer, ...]], UnpackResult]
+# The layers below, top first; may wait until they are there.
+Below = Callable[[], tuple[Layer, ...]]
+# Unpacks the stream into the directory.
+Fill = Callable[[DigestingStream, Path, Below], UnpackResult]
 
 
 class Layers:
@@ -87,15 +89,29 @@ class Layers:
     def has_child(self, chain: ChainID) -> bool:
         return any(layer.parent == chain for layer in list(self._found.values()))
 
-    def add(self, parent: ChainID | None, diff_id: DiffID, tar: Readable, fill: Fill) -> ChainID:
+    def add(
+        self,
+        parent: ChainID | None,
+        diff_id: DiffID,
+        tar: Readable,
+        fill: Fill,
+        ready: Callable[[], object] | None = None,
+    ) -> ChainID:
         """Make a layer by `fill` and verify it; what is there already is not made again."""
+
+        def below() -> tuple[Layer, ...]:
+            if ready is not None:
+                ready()
+            return self.lineage(parent)
+
+        if ready is None:
+            self.lineage(parent)
         chain = ChainID(sha256(f"{parent} {diff_id}".encode())) if parent else ChainID(diff_id)
         with self._lock:
             making = self._making[chain]
         with making:
             if chain in self._found:
                 return chain
-            below = self.lineage(parent)
             name = _base36(next(self._numbers))
             incoming = self._incoming / name
             incoming.mkdir(mode=0o700)
@@ -141,7 +157,7 @@ class Layers:
         self._unflushed.discard(layer.name)
         self.janitor.discard(self._layers / layer.name)
 
-    def _make(self, incoming: Path, wanted: Layer, tar: Readable, below: tuple[Layer, ...], fill: Fill) -> Layer:
+    def _make(self, incoming: Path, wanted: Layer, tar: Readable, below: Below, fill: Fill) -> Layer:
         diff = incoming / "diff"
         diff.mkdir(mode=0o755)
         diff.chmod(0o755)
@@ -152,6 +168,8 @@ class Layers:
             raise InvalidArgument(
                 f"layer is {digest}, not {wanted.diff_id} as announced", object=wanted.diff_id, hint="pull it again"
             )
+        # A layer is never there before the one it stands on.
+        below()
         return self._publish(incoming, wanted._replace(size=result.size))
 
     def _publish(self, incoming: Path, wanted: Layer) -> Layer:

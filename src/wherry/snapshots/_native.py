@@ -16,7 +16,7 @@ from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._changes import compare
 from wherry.snapshots._contract import Change, ChangeKind
 from wherry.snapshots._layered import LayeredSnapshotter, Writable, opened
-from wherry.snapshots._layers import Layer
+from wherry.snapshots._layers import Below
 from wherry.snapshots._stream import DigestingStream
 from wherry.spec.mount import Mount
 
@@ -63,10 +63,10 @@ class NativeSnapshotter(LayeredSnapshotter):
                     total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
         return total
 
-    def _fill(self, stream: DigestingStream, diff: Path, below: tuple[Layer, ...]) -> UnpackResult:
+    def _fill(self, stream: DigestingStream, diff: Path, below: Below) -> UnpackResult:
         with opened(diff) as root:
-            if below:
-                with opened(below[0].path) as parent:
+            if lineage := below():
+                with opened(lineage[0].path) as parent:
                     copy_tree(parent, root)
             return unpack(stream, root, UnpackOptions(whiteouts=Whiteouts.REMOVE))
 

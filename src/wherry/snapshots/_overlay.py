@@ -15,9 +15,11 @@ Options, each for a reason:
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import overload
 
 from wherry.archive import PackOptions, UnpackOptions, UnpackResult, Whiteouts, pack, tree_size, unpack
 from wherry.archive import Writable as Out
@@ -28,7 +30,7 @@ from wherry.kernel.sweeper import Sweeper
 from wherry.snapshots._changes import compare
 from wherry.snapshots._contract import Change
 from wherry.snapshots._layered import LayeredSnapshotter, Writable, opened
-from wherry.snapshots._layers import Layer
+from wherry.snapshots._layers import Below
 from wherry.snapshots._stream import DigestingStream
 from wherry.spec.digest import ChainID, DiffID
 from wherry.spec.mount import Mount
@@ -147,20 +149,38 @@ class OverlaySnapshotter(LayeredSnapshotter):
             os.chown(upper, status.st_uid, status.st_gid)
         os.chmod(upper, stat.S_IMODE(status.st_mode))
 
-    def _fill(self, stream: DigestingStream, diff: Path, below: tuple[Layer, ...]) -> UnpackResult:
-        if len(below) >= _MAX_LAYERS:
-            raise InvalidArgument(f"image has more than {_MAX_LAYERS} layers, more than the kernel can stack")
-        if below:
-            # A layer that does not list its root directory leaves it as it was.
-            status = os.stat(below[0].path)
-            os.chown(diff, status.st_uid, status.st_gid)
-            os.chmod(diff, stat.S_IMODE(status.st_mode))
+    def _fill(self, stream: DigestingStream, diff: Path, below: Below) -> UnpackResult:
         root = os.open(diff, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            options = UnpackOptions(whiteouts=Whiteouts.OVERLAY, lowers=[layer.path for layer in below])
-            return unpack(stream, root, options)
+            result = unpack(stream, root, UnpackOptions(whiteouts=Whiteouts.OVERLAY, lowers=_Lowers(below)))
         finally:
             os.close(root)
+        lineage = below()
+        if len(lineage) >= _MAX_LAYERS:
+            raise InvalidArgument(f"image has more than {_MAX_LAYERS} layers, more than the kernel can stack")
+        if lineage and not result.root:
+            # A layer that does not list its root directory leaves it as it was.
+            status = os.stat(lineage[0].path)
+            os.chown(diff, status.st_uid, status.st_gid)
+            os.chmod(diff, stat.S_IMODE(status.st_mode))
+        return result
+
+
+class _Lowers(Sequence[str]):
+    """The paths of the layers below, asked for when they are needed: most layers can be unpacked without."""
+
+    def __init__(self, below: Below) -> None:
+        self._paths = cache(lambda: [layer.path for layer in below()])
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return self._paths()[index]
+
+    def __len__(self) -> int:
+        return len(self._paths())
 
 
 def _view(*lowers: str) -> int:

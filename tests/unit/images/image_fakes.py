@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,9 +29,13 @@ class FakeSnapshots:
         with tarfile.open(fileobj=io.BytesIO(self.layers[chain][1])) as tar:
             return sum(entry.size for entry in tar if entry.isreg())
 
-    def apply(self, parent: ChainID | None, diff_id: DiffID, tar: BinaryIO) -> ChainID:
-        assert parent is None or parent in self.layers
+    def apply(
+        self, parent: ChainID | None, diff_id: DiffID, tar: BinaryIO, *, ready: Callable[[], object] | None = None
+    ) -> ChainID:
         data = tar.read()
+        if ready is not None:
+            ready()
+        assert parent is None or parent in self.layers
         if "sha256:" + hashlib.sha256(data).hexdigest() != diff_id:
             raise InvalidArgument(f"layer is not {diff_id}")
         chain = chain_ids([DiffID(parent), diff_id])[-1] if parent else ChainID(diff_id)
