@@ -10,6 +10,7 @@ from wherry.network.endpoint import EndpointRequest
 from wherry.network.network import Network
 
 IFNAME = "com.docker.network.endpoint.ifname"
+_OURS = "com.docker.network."
 LOCAL_DRIVERS = ("bridge", "macvlan", "ipvlan", "overlay")
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 
@@ -54,7 +55,8 @@ def check_request(request: EndpointRequest, network: Network) -> None:
 def check_options(options: Mapping[str, str]) -> None:
     """InvalidArgument for options of an endpoint that are not known, or cannot be."""
     for option in options:
-        if option not in (IFNAME, sandbox.SYSCTLS):
+        # Others' names are labels, kept and shown: docker's own network drivers know only theirs.
+        if option.startswith(_OURS) and option not in (IFNAME, sandbox.SYSCTLS):
             raise InvalidArgument(
                 f"unknown driver option {option} of an endpoint",
                 object=option,
