@@ -39,11 +39,11 @@ async def create(call: Call) -> Answer:
     if wanted.cluster_volume_spec is not None:
         raise Unimplemented("cluster volumes are not supported")
     volumes = call.engine.volumes
-    there = {volume.name for volume in volumes.list()} if wanted.name else set()
+    there = bool(wanted.name) and volumes.known(wanted.name) is not None
     volume = await asyncio.to_thread(
-        volumes.create, wanted.name or None, wanted.driver or "local", wanted.driver_opts or {}, wanted.labels or {}
+        volumes.create, wanted.name or None, wanted.driver, wanted.driver_opts or {}, wanted.labels or {}
     )
-    if volume.name not in there:
+    if not there:
         call.engine.events.emit("volume", "create", volume.name, {"driver": volume.driver})
     return reply_json(volume.to_json(), 201)
 
@@ -52,20 +52,26 @@ async def list_volumes(call: Call) -> Answer:
     """GET /volumes."""
     filters = call.query.filters()
     users = await _users(call) if "dangling" in filters else lambda name: ()
-    found = call.engine.volumes.list(filters, users)
-    return reply_json({"Volumes": [volume.to_json() for volume in found], "Warnings": None})
+    found = await asyncio.to_thread(call.engine.volumes.list_all, filters, users)
+    volumes = [volume.to_json() for volume in found.volumes]
+    return reply_json({"Volumes": volumes, "Warnings": list(found.warnings) or None})
 
 
 async def inspect(call: Call) -> Answer:
     """GET /volumes/{name}."""
-    return reply_json(call.engine.volumes.get(call.name).to_json())
+    known = call.engine.volumes.known(call.name)
+    if known is None or known.driver != "local":
+        known = await asyncio.to_thread(call.engine.volumes.get, call.name)
+    return reply_json(known.to_json())
 
 
 async def remove(call: Call) -> Answer:
     """DELETE /volumes/{name}."""
     users = await _users(call)
+    known = call.engine.volumes.known(call.name)
     await asyncio.to_thread(call.engine.volumes.remove, call.name, call.query.flag("force"), users=users)
-    call.engine.events.emit("volume", "destroy", call.name, {"driver": "local"})
+    if known is not None:
+        call.engine.events.emit("volume", "destroy", call.name, {"driver": known.driver})
     return reply_empty()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from wherry.engine import attachments, removal
+from wherry.engine import attachments, mounting, removal
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.daemon_defaults import security_options
@@ -119,7 +119,7 @@ async def _make(
     try:
         mounts = await asyncio.to_thread(_prepare, core, definition)
     except (WherryError, OSError):
-        await asyncio.to_thread(removal.dispose, core, id, container.anonymous_volumes)
+        await asyncio.to_thread(removal.dispose, core, id, container.anonymous_volumes, points)
         raise
     container.set_definition(mounts=mounts)
     core.store.write(
@@ -141,19 +141,22 @@ def _prepare(core: Core, definition: Definition) -> tuple[MountPoint, ...]:
 
 def resolve_volume(core: Core, definition: Definition, point: MountPoint) -> MountPoint:
     """In a thread: the volume of a mount, made and filled when there is none yet."""
+    if point.type == "image":
+        return mounting.prepare_image(core, definition.id, point)
     if point.type != "volume":
         return point
     if point.source:
         return point
-    labels = {"com.docker.volume.anonymous": ""} if point.anonymous else {}
-    volume = core.parts.volumes.create(point.name, point.driver, {}, labels)
+    labels = {**(point.labels or {}), **({"com.docker.volume.anonymous": ""} if point.anonymous else {})}
+    volume = core.parts.volumes.create(point.name, point.driver, point.driver_options or {}, labels)
     if point.copy_up:
         root = core.parts.snapshots.open_root(definition.id)
         try:
             core.parts.volumes.populate(volume.name, root, point.destination)
         finally:
             os.close(root)
-    return replace(point, name=volume.name, source=str(core.parts.volumes.path(volume.name)))
+    source = str(core.parts.volumes.path(volume.name)) if volume.driver == "local" else ""
+    return replace(point, name=volume.name, driver=volume.driver, source=source)
 
 
 def _make_working_directory(core: Core, definition: Definition) -> None:

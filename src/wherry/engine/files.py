@@ -69,11 +69,12 @@ def _opened(
         remap = None if fd is None else remap_of(container.definition.host, core.remap)
         if fd is None:
             points = _mounted(container) if mounted else []
-            for point in points:
+            for point in list(points):
                 if point.type == "volume":
                     user = f"copy-{os.urandom(8).hex()}"
-                    core.parts.volumes.acquire(point.name, user)
+                    path = core.parts.volumes.acquire(point.name, user)
                     undo.callback(core.parts.volumes.release, point.name, user)
+                    points[points.index(point)] = replace(point, source=str(path))
             fd = core.parts.snapshots.open_root(container.id, writable=writable)
             fd = views.compose(fd, points, core.config.exec_root / "views", writable=writable)
         undo.callback(os.close, fd)
@@ -81,7 +82,7 @@ def _opened(
 
 
 def _mounted(container: Container) -> list[MountPoint]:
-    return [point for point in container.definition.mounts if point.source]
+    return [point for point in container.definition.mounts if point.source or point.type == "volume"]
 
 
 async def _make_places(core: Core, container: Container) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from wherry.engine import exits, shared_memory
+from wherry.engine import exits, mounting, shared_memory
 from wherry.engine.container import Container
 from wherry.engine.core import Core
 from wherry.engine.parts import ContainerState
@@ -69,7 +69,8 @@ def _check_records(core: Core, findings: Findings) -> None:
 async def _check_disk(core: Core, findings: Findings) -> None:
     config, snapshots = core.config, core.parts.snapshots
     keys = set(await asyncio.to_thread(snapshots.keys))
-    for key in sorted(keys - core.index.ids() - core.transient):
+    owners = core.index.ids() | core.transient
+    for key in sorted(key for key in keys if mounting.owner(key) not in owners and key not in owners):
         findings.add("snapshots", key, "it belongs to no container", "remove it", partial(snapshots.remove, key))
     for container in list(core.index):
         _check_tree(core, container, keys, findings)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from wherry.engine import apparmor, attachments, device_requests, files, remapped, shared_memory
+from wherry.engine import apparmor, attachments, device_requests, files, mounting, remapped, shared_memory
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container, Run
 from wherry.engine.copies import finish_copies
@@ -289,11 +289,7 @@ def _prepare(core: Core, container: Container, inputs: Inputs, theirs: Stdio) ->
     definition = container.definition
     if not definition.host.network_mode.startswith("container:"):
         write_hostname(core.directory(container.id), inputs.hostname)
-    for mount in definition.mounts:
-        if mount.type == "bind":
-            _check_source(mount.source, create=mount.create_source)
-        elif mount.type == "volume":
-            core.parts.volumes.acquire(mount.name, container.id)
+    definition = mounting.acquire(core, definition)
     namespaces = dict(inputs.namespaces)
     mode = definition.host.network_mode
     if mode == "none":
@@ -319,16 +315,6 @@ def _prepare(core: Core, container: Container, inputs: Inputs, theirs: Stdio) ->
     fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(write_spec(definition, complete))
-
-
-def _check_source(source: str, *, create: bool) -> None:
-    if os.path.lexists(source):
-        return
-    if not create:
-        raise InvalidArgument(
-            f'invalid mount config for type "bind": bind source path does not exist: {source}', object=source
-        )
-    os.makedirs(source, exist_ok=True)
 
 
 def find_identity(core: Core, container: Container, user: str) -> Identity:
@@ -409,8 +395,6 @@ def _worded(error: Exception) -> Exception:
 def give_back(core: Core, container: Container) -> None:
     """In a thread: what a container has only while it runs. What it does not have is no error."""
     core.parts.networks.disconnect(container.id)
-    for mount in container.definition.mounts:
-        if mount.type == "volume":
-            core.parts.volumes.release(mount.name, container.id)
+    mounting.release(core, container.definition)
     if container.definition.host.ipc_mode == "shareable":
         shared_memory.remove(core.config, container.id)

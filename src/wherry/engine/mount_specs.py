@@ -8,8 +8,9 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from wherry.engine.idmaps import AUTO, check_idmap
 from wherry.engine.records import MountPoint
-from wherry.errors import InvalidArgument, Unimplemented
+from wherry.errors import InvalidArgument
 from wherry.spec.docker import ContainerConfig, HostConfig, MountSpec
 
 PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
@@ -59,17 +60,18 @@ def _tmpfs_destinations(host: HostConfig) -> set[str]:
 
 
 def _anonymous(destination: str, driver: str) -> MountPoint:
-    return MountPoint(type="volume", destination=destination, driver=driver or "local", copy_up=True, anonymous=True)
+    return MountPoint(type="volume", destination=destination, driver=driver, copy_up=True, anonymous=True)
 
 
 def _volumes_from(item: str, mounts_of: Lookup) -> list[MountPoint]:
     name, _, mode = item.partition(":")
     if not name:
-        raise InvalidArgument(f"malformed volumes-from specification: {item!r}", object=item)
-    if mode and mode not in ("ro", "rw", "z", "Z"):
-        raise InvalidArgument(f"invalid mode {mode!r} in volumes-from {item!r}", object=item)
+        raise InvalidArgument("volumes-from specification cannot be an empty string", object=item)
+    words = _parse_modes(mode)
+    if words.keys() - {"access", "ro", "label"}:
+        raise InvalidArgument(f"invalid mode: {mode}", object=item)
     return [
-        _but(point, rw=point.rw and mode != "ro", anonymous=False, copy_up=False)
+        _but(point, rw=point.rw and "ro" not in words, mode="", anonymous=False, copy_up=False)
         for point in mounts_of(name)
         if point.type in ("bind", "volume")
     ]
@@ -97,7 +99,7 @@ def parse_bind(text: str, driver: str) -> MountPoint:
     shown = parts[2] if len(parts) == 3 else "" if is_bind else "z"
     if is_bind:
         if options.get("nocopy"):
-            raise InvalidArgument("invalid mode: nocopy is for volumes only", object=text)
+            raise _misplaced(text, "bind", "VolumeOptions")
         return MountPoint(
             type="bind",
             source=posixpath.normpath(source),
@@ -106,31 +108,48 @@ def parse_bind(text: str, driver: str) -> MountPoint:
             rw="ro" not in options,
             propagation=options.get("propagation", "rprivate"),
             create_source=True,
+            idmap=AUTO if "idmap" in options else "",
         )
-    if "propagation" in options:
-        raise InvalidArgument("invalid mode: propagation is for bind mounts only", object=text)
-    check_volume_name(source)
+    if "propagation" in options or "idmap" in options:
+        raise _misplaced(text, "volume", "BindOptions")
+    if driver in ("", "local"):
+        check_volume_name(source)
     return MountPoint(
         type="volume",
         name=source,
         destination=destination,
-        driver=driver or "local",
+        driver=driver,
         mode=shown,
         rw="ro" not in options,
         copy_up="nocopy" not in options,
     )
 
 
+def _misplaced(text: str, kind: str, field: str) -> InvalidArgument:
+    message = f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": "
+    return InvalidArgument(f"{message}field {field} must not be specified", object=text)
+
+
 def _parse_modes(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in text.split(",") if text else ():
-        kind = "propagation" if word in PROPAGATIONS else "access" if word in ("ro", "rw") else word
-        if kind in found or kind not in ("propagation", "access", "z", "Z", "nocopy"):
+        kind = "propagation" if word in PROPAGATIONS else _KINDS.get(word, "")
+        if not kind or kind in found:
             raise InvalidArgument(f"invalid mode: {text}", object=text)
         found[kind] = word
         if word == "ro":
             found["ro"] = word
     return found
+
+
+_CONSISTENCY = ("consistent", "cached", "delegated")
+_KINDS = {
+    **dict.fromkeys(("ro", "rw"), "access"),
+    **dict.fromkeys(("z", "Z"), "label"),
+    **dict.fromkeys(_CONSISTENCY, "consistency"),
+    "nocopy": "nocopy",
+    "idmap": "idmap",
+}
 
 
 def check_volume_name(name: str) -> None:
@@ -173,9 +192,7 @@ def _check_bind(destination: str, kind: str, text: str) -> None:
 
 def _parse_mount(spec: MountSpec) -> MountPoint:
     kind = spec.type
-    makers = {"bind": _mount_bind, "volume": _mount_volume, "tmpfs": _mount_tmpfs}
-    if kind in ("image", "cluster", "npipe"):
-        raise Unimplemented(f"mounts of type {kind!r} are not supported yet", object=spec.target)
+    makers = {"bind": _mount_bind, "volume": _mount_volume, "tmpfs": _mount_tmpfs, "image": _mount_image}
     if kind not in makers:
         raise InvalidArgument(f'invalid mount config for type "{kind}": mount type unknown', object=kind)
     for own, name, value in (
@@ -202,6 +219,8 @@ def _mount_bind(spec: MountSpec, destination: str) -> MountPoint:
     if propagation not in PROPAGATIONS:
         raise InvalidArgument(f"{prefix}invalid propagation mode: {propagation}", object=propagation)
     create = bool(options and options.create_mountpoint)
+    idmap = options.idmap if options else ""
+    check_idmap(idmap)
     if not create and not os.path.lexists(spec.source):
         raise InvalidArgument(f"{prefix}bind source path does not exist: {spec.source}", object=spec.source)
     recursive = ""
@@ -218,26 +237,46 @@ def _mount_bind(spec: MountSpec, destination: str) -> MountPoint:
         recursive=not (options and options.non_recursive),
         read_only_recursive=recursive,
         create_source=create,
+        idmap=idmap,
     )
+
+
+def _mount_image(spec: MountSpec, destination: str) -> MountPoint:
+    if not spec.source:
+        raise InvalidArgument('invalid mount config for type "image": field Source must not be empty')
+    subpath = spec.image_options.subpath if spec.image_options else ""
+    _check_subpath(subpath, "image")
+    return MountPoint(
+        type="image", name=spec.source, destination=destination, rw=False, propagation="rprivate", subpath=subpath
+    )
+
+
+def _check_subpath(subpath: str, kind: str) -> None:
+    if subpath and (subpath.startswith("/") or ".." in subpath.split("/")):
+        raise InvalidArgument(
+            f'invalid mount config for type "{kind}": subpath must be a relative path within the {kind}', object=subpath
+        )
 
 
 def _mount_volume(spec: MountSpec, destination: str) -> MountPoint:
     options = spec.volume_options
-    driver = (options and options.driver_config and options.driver_config.name) or "local"
-    if options and options.driver_config and options.driver_config.options:
-        raise Unimplemented("volume driver options in a mount are not supported yet", object=destination)
-    if options and options.labels:
-        raise Unimplemented("volume labels in a mount are not supported yet", object=destination)
+    config = options.driver_config if options else None
+    driver = (config and config.name) or ""
     subpath = options.subpath if options else ""
-    if subpath and (subpath.startswith("/") or ".." in subpath.split("/")):
-        raise InvalidArgument(f'invalid mount config for type "volume": subpath {subpath!r} must be inside the volume')
-    if spec.source:
+    _check_subpath(subpath, "volume")
+    if subpath and not spec.source:
+        raise InvalidArgument(
+            'invalid mount config for type "volume": must not set Subpath when using anonymous volumes'
+        )
+    if spec.source and driver in ("", "local"):
         check_volume_name(spec.source)
     return MountPoint(
         type="volume",
         name=spec.source,
         destination=destination,
         driver=driver,
+        driver_options=(config and config.options) or None,
+        labels=(options and options.labels) or None,
         mode="z",
         rw=not spec.read_only,
         subpath=subpath,

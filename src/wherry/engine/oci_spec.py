@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wherry.engine import cdi
+from wherry.engine import cdi, idmaps
 from wherry.engine.records import Definition, MountPoint
 from wherry.engine.resources import devices, resources
 from wherry.engine.security import (
@@ -250,7 +250,7 @@ def _mounts(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
         if path not in covered:
             options = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else []), *idmap]
             mounts.append(_mount(path, "bind", source, options))
-    return [*mounts, *(_user_mount(mount, idmap) for mount in user)]
+    return [*mounts, *(_user_mount(mount, idmap, inputs.remap) for mount in user)]
 
 
 def _shm(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
@@ -264,7 +264,7 @@ def _shm(definition: Definition, inputs: Inputs) -> list[dict[str, Any]]:
     return [_mount("/dev/shm", "tmpfs", "shm", [*_NODEV, "mode=1777", f"size={size}"])]
 
 
-def _user_mount(mount: MountPoint, idmap: Sequence[str]) -> dict[str, Any]:
+def _user_mount(mount: MountPoint, idmap: Sequence[str], remap: Remap | None) -> dict[str, Any]:
     if mount.type == "tmpfs":
         # docker's defaults, and what is under the mount point is not copied up.
         return _mount(mount.destination, "tmpfs", "tmpfs", ["noexec", "nosuid", "nodev", *mount.options])
@@ -272,12 +272,16 @@ def _user_mount(mount: MountPoint, idmap: Sequence[str]) -> dict[str, Any]:
     if not mount.rw:
         # "rro" makes the mounts below read-only too, as docker does wherever the kernel can (5.12).
         options.append("ro" if mount.read_only_recursive == "no" or not mount.recursive else "rro")
-    if mount.type == "volume":
+    if mount.type in ("volume", "image"):
         # What is stored has the container's owners; a directory of the host's keeps its own.
         options += idmap
     if mount.subpath:
         options.append(BENEATH + mount.subpath)
-    return _mount(mount.destination, "bind", mount.source, options)
+    made = _mount(mount.destination, "bind", mount.source, options)
+    if mount.idmap:
+        made["options"].append("idmap")
+        made |= idmaps.document(mount.idmap, mount.source, remap)
+    return made
 
 
 def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, Any]:

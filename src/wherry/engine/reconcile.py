@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from wherry.engine import boot, commit, exits, health, launch, removal, replacement, shared_memory, views
+from wherry.engine import boot, commit, exits, health, launch, mounting, removal, replacement, shared_memory, views
 from wherry.engine.container import NO_STREAMS, Container, Run
 from wherry.engine.core import Core
 from wherry.engine.output import log_target
@@ -95,7 +95,11 @@ def _start_rooms(core: Core, endpoints: Sequence[Endpoint], live: Sequence[Conta
     for container in live:
         for mount in container.definition.mounts:
             if mount.type == "volume":
-                core.parts.volumes.acquire(mount.name, container.id)
+                try:
+                    core.parts.volumes.acquire(mount.name, container.id)
+                except WherryError as error:
+                    # Its plugin is gone or broken; what is mounted in the container is not touched by that.
+                    log.warning("the volume %s of %s: %s", mount.name, container.id, error)
     core.parts.volumes.release_unused()
 
 
@@ -189,7 +193,8 @@ def _sweep_blocking(core: Core, garbage: Mapping[str, Sequence[str]], running: s
     shared_memory.sweep(core.config, running)
     views.sweep(core.config.exec_root / "views")
     known = {container.id for container in core.index}
-    for key in set(core.parts.snapshots.keys()) - known:
+    mounting.sweep(core, running)
+    for key in [key for key in core.parts.snapshots.keys() if mounting.owner(key) not in known]:  # noqa: SIM118
         core.parts.snapshots.remove(key)
     for directory, kept in ((core.config.containers_dir, known), (core.config.bundles_dir, running)):
         for name in os.listdir(directory):

@@ -48,6 +48,10 @@ class MountPoint:
     copy_up: bool = False
     anonymous: bool = False
     create_source: bool = False
+    driver_options: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    idmap: str = ""
+    """Of a bind: see engine.idmaps."""
     options: tuple[str, ...] = ()
     from_mounts: bool = False
 

@@ -10,10 +10,11 @@ import json
 import logging
 from collections.abc import Sequence
 
+from wherry.engine import mounting
 from wherry.engine.container import Container
 from wherry.engine.copies import finish_copies
 from wherry.engine.core import Core
-from wherry.engine.records import definition_key, state_key
+from wherry.engine.records import MountPoint, definition_key, state_key
 from wherry.errors import Conflict, WherryError
 from wherry.state import Delete, Put
 
@@ -52,15 +53,16 @@ async def _dispose(core: Core, container: Container, volumes: Sequence[str]) -> 
             await finish_copies(container, 0)
     in_use = {mount.name for other in core.index for mount in other.definition.mounts if mount.name}
     removable = [name for name in volumes if name not in in_use]
-    await asyncio.to_thread(dispose, core, container.id, removable)
+    await asyncio.to_thread(dispose, core, container.id, removable, container.definition.mounts)
     if len(removable) < len(volumes):
         core.store.write(Delete(f"garbage/{container.id}"))
 
 
-def dispose(core: Core, id: str, volumes: Sequence[str]) -> None:
+def dispose(core: Core, id: str, volumes: Sequence[str], mounted: Sequence[MountPoint] = ()) -> None:
     """In a thread: everything a container may have left, in any state of completion."""
     core.parts.networks.disconnect(id)
     core.parts.snapshots.remove(id)
+    mounting.forget_images(core, id, mounted)
     core.parts.images.container_removed()
     core.parts.sweep(str(core.bundle(id)))
     core.parts.sweep(str(core.directory(id)))

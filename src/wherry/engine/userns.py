@@ -36,6 +36,10 @@ class Remap(NamedTuple):
         """What a container's user is on the host; InvalidArgument when it has none."""
         return _to_host(uid, self.uids)
 
+    def host_gid(self, gid: int) -> int:
+        """The same of a group."""
+        return _to_host(gid, self.gids)
+
     def documents(self) -> dict[str, list[dict[str, int]]]:
         """As in the runtime specification's `linux`."""
         return {"uidMappings": _document(self.uids), "gidMappings": _document(self.gids)}

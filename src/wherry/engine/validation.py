@@ -88,7 +88,6 @@ def _refuse_unsupported(host: HostConfig) -> None:
         "Links": host.network_mode in ("", "default", "bridge") and host.links,
         "StorageOpt": host.storage_opt,
         "Cgroup": host.cgroup,
-        "VolumeDriver": host.volume_driver not in ("", "local") and host.volume_driver,
     }
     for name, value in refused.items():
         if value:

@@ -147,6 +147,8 @@ class BindOptions:
     create_mountpoint: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    idmap: str = key("IDMap", "")
+    """Ours: "auto", or ids as in engine.idmaps."""
 
 
 @document("pascal")

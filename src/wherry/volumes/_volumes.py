@@ -79,6 +79,10 @@ class Volumes:
             there = self._volumes.get(name)
             if there is not None and self._same(there, driver):
                 return there
+            if there is None and not driver and ANONYMOUS_LABEL not in labels:
+                for foreign in self._drivers.remote([]):
+                    with suppress(NotFound, Unavailable):
+                        return _foreign(foreign, foreign.get(name))
             try:
                 keeper = self._drivers.get(driver)
                 keeper.create(name, options)

@@ -300,7 +300,7 @@ class Volumes:
         self._world.step()
         assert name
         self._world.volumes.add(name)
-        return type("Volume", (), {"name": name})
+        return type("Volume", (), {"name": name, "driver": "local"})
 
     def get(self, name: str) -> Any:
         return None
