@@ -29,12 +29,16 @@ class BuildSnapshots(Protocol):
 
 
 class Built(NamedTuple):
-    """A layer that was built. `packed`: the size of its tar in bytes, `size`: of the files in it."""
+    """A layer that was built. `packed`: the size of its tar in bytes, `size`: of the files in it.
+
+    `blob`: the packed layer of an image it was taken from.
+    """
 
     chain: ChainID
     diff_id: DiffID
     size: int
     packed: int
+    blob: Descriptor | None = None
 
 
 class Hashing:
@@ -94,7 +98,7 @@ class BuildResults:
         self, config: ImageConfig, base: Sequence[Layer], built: Sequence[Built], names: Sequence[Reference]
     ) -> Image:
         """An image of `base`'s layers and those built on them. The configuration has their digests already."""
-        layers = [*base, *(Layer(b.diff_id, _descriptor(b.diff_id, b.packed)) for b in built)]
+        layers = [*base, *(Layer(b.diff_id, b.blob or _descriptor(b.diff_id, b.packed)) for b in built)]
         chains = chain_ids(config.diff_ids)
         with self._content.leases.take("build") as lease:
             for layer in layers:

@@ -6,10 +6,11 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from wherry.errors import InvalidArgument
+from wherry.images.endpoint import Endpoint
+from wherry.images.hosts import read_hosts
 from wherry.spec.reference import DEFAULT_DOMAIN
 
 _HUB = "registry-1.docker.io"
@@ -21,28 +22,24 @@ class RegistryConfig:
 
     `insecure`: hosts ("registry:5000") and networks ("10.0.0.0/8") where TLS is not verified and plain HTTP will do;
     localhost and 127.0.0.0/8 always are. `mirrors`: base addresses tried before Docker Hub. `certificates`:
-    directories with one subdirectory per registry (`<host>/ca.crt`, `client.cert` and `client.key`). `downloads`,
+    directories with one subdirectory per registry (`<host>/ca.crt`, `client.cert` and `client.key`, or `hosts.toml`,
+    which says all there is to say of a registry: see wherry.images.hosts). `downloads`,
     `uploads`: blobs moved at once by one pull or push; `attempts`: how often one is tried.
     """
 
     insecure: Sequence[str] = ()
     mirrors: Sequence[str] = ()
-    certificates: Sequence[Path] = (Path("/etc/docker/certs.d"),)
+    certificates: Sequence[Path] = (Path("/etc/wherry/certs.d"), Path("/etc/docker/certs.d"))
     downloads: int = 3
     uploads: int = 5
     attempts: int = 5
 
 
-class Endpoint(NamedTuple):
-    """One base address to try; `tls`: the context for it, False where nothing is verified. Never ends in a slash."""
-
-    address: str
-    tls: ssl.SSLContext | bool
-    mirror: bool = False
-
-
 def find_endpoints(domain: str, config: RegistryConfig) -> list[Endpoint]:
     """The addresses of a registry, in the order they are to be tried."""
+    configured = read_hosts(domain, f"https://{_HUB if domain == DEFAULT_DOMAIN else domain}", config.certificates)
+    if configured is not None:
+        return configured
     if domain == DEFAULT_DOMAIN:
         mirrors = [_mirror(address, config) for address in config.mirrors]
         return [*mirrors, Endpoint(f"https://{_HUB}", _context(_HUB, config))]

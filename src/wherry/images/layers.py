@@ -158,6 +158,10 @@ class Layers:
         """Before a layer is made: a restart that finds it unrecorded removes it."""
         self._store.write(Put(_PROVISIONAL + chain, b"{}"))
 
+    def has(self, chains: Sequence[ChainID]) -> bool:
+        """Whether all of these layers are there."""
+        return all(map(self._snapshots.has, chains))
+
     def sizes(self, chains: Sequence[ChainID]) -> list[int]:
         return [self._snapshots.layer_size(chain) for chain in chains]
 

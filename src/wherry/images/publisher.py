@@ -5,7 +5,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from wherry.errors import Unavailable
 from wherry.images.auth import RegistryAuth
-from wherry.images.endpoints import Endpoint, origin
+from wherry.images.endpoint import Endpoint
+from wherry.images.endpoints import origin
 from wherry.images.registry import Registry, RegistryRefusal
 from wherry.spec.digest import Digest, sha256
 

@@ -49,6 +49,14 @@ class Resolved(NamedTuple):
     top: Digest
 
 
+class Fetched(NamedTuple):
+    """What a registry has under a name: a manifest or an index."""
+
+    data: bytes
+    media_type: str
+    digest: Digest
+
+
 class Puller:
     """Pulls images. Runs on the daemon's loop; everything that takes time runs in threads."""
 
@@ -103,6 +111,12 @@ class Puller:
     async def _pull_one(
         self, registry: Registry, reference: Reference, platform: Platform | None, progress: Progress
     ) -> tuple[Image, bool]:
+        fetched = Fetched(*await registry.manifest(reference.digest or reference.tag or "latest"))
+        shown = str(reference) if reference.digest else reference.tag
+        progress({"status": f"Pulling from {reference.path}", "id": shown})
+        if known := self._unchanged(reference, fetched, platform or host_platform()):
+            progress({"status": f"Digest: {reference.digest or fetched.digest}"})
+            return known, False
         stop = threading.Event()
         threads = self.config.downloads + UNPACKED_AT_ONCE + 2
         executor = ThreadPoolExecutor(threads, thread_name_prefix="pull")
@@ -112,20 +126,36 @@ class Puller:
                     registry, self._content, lease, executor, self._retry_seconds, self.config.attempts
                 )
                 job = _Job(self, registry, downloader, lease, pins, progress, stop)
-                return await job.run(reference, platform)
+                return await job.run(reference, fetched, platform)
         finally:
             stop.set()
             executor.shutdown(wait=False)
+
+    def _unchanged(self, reference: Reference, fetched: "Fetched", wanted: Platform) -> Image | None:
+        """The image a manifest stands for, when it is here whole and has this name: then there is nothing to write."""
+        id = self._records.named(reference.with_digest(reference.digest or fetched.digest))
+        image = self._records.get(id) if id is not None else None
+        if image is None or (reference.tag and not reference.digest and self.current(reference) != id):
+            return None
+        found = parse_manifest(fetched.data, fetched.media_type)
+        manifest = fetched.digest if isinstance(found, Manifest) else _choose(found.manifests, wanted).content
+        blobs = (layer.blob.content for layer in image.sources)
+        whole = self._layers.has(image.layers) and all(map(self._content.has, blobs))
+        return image if whole and image.manifest == manifest else None
 
     @asynccontextmanager
     async def connect(self, reference: Reference, auth: RegistryAuth | None) -> AsyncIterator[Registry]:
         """The first endpoint that answers, with mirrors skipped that do not have the image."""
         failure: WherryError | None = None
         for endpoint in find_endpoints(reference.domain, self.config):
+            if not endpoint.may("pull", *([] if reference.digest else ["resolve"])):
+                continue
             registry = Registry(endpoint, reference.path, auth)
             try:
                 try:
-                    await registry.ping()
+                    # Below a path of somebody's own there may be nothing but repositories.
+                    if not endpoint.verbatim:
+                        await registry.ping()
                     if endpoint.mirror and (reference.digest or reference.tag):
                         await registry.manifest(reference.digest or reference.tag or "")
                 except WherryError as error:
@@ -210,14 +240,11 @@ class _Job(NamedTuple):
     progress: Progress
     stop: threading.Event
 
-    async def run(self, reference: Reference, platform: Platform | None) -> tuple[Image, bool]:
+    async def run(self, reference: Reference, fetched: Fetched, platform: Platform | None) -> tuple[Image, bool]:
         """The image, and whether it is new under this reference."""
-        wanted = platform or host_platform()
-        data, media_type, digest = await self.registry.manifest(reference.digest or reference.tag or "latest")
-        shown = str(reference) if reference.digest else reference.tag
-        self.progress({"status": f"Pulling from {reference.path}", "id": shown})
         # A reference by sha512 keeps its own digest; everything else is known by sha256.
-        resolved = await self._resolve(data, media_type, reference.digest or digest, wanted)
+        top = reference.digest or fetched.digest
+        resolved = await self._resolve(fetched.data, fetched.media_type, top, platform or host_platform())
         config = parse_config(await self.puller.read(self.downloader, resolved.manifest.config))
         _check(resolved.manifest, config)
         before = self.puller.current(reference)

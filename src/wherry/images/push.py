@@ -154,12 +154,13 @@ class Pusher:
         """The first endpoint that answers; mirrors take no pushes."""
         failure: WherryError | None = None
         for endpoint in find_endpoints(reference.domain, self._config):
-            if endpoint.mirror:
+            if endpoint.mirror or not endpoint.may("push"):
                 continue
             registry = Publisher(endpoint, reference.path, auth, sources)
             try:
                 try:
-                    await registry.ping()
+                    if not endpoint.verbatim:
+                        await registry.ping()
                 except Unavailable as error:
                     failure = error
                     continue

@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -18,7 +20,8 @@ import aiohttp
 
 from wherry.errors import Internal, NotFound, PermissionDenied, Unauthenticated, Unavailable, WherryError
 from wherry.images.auth import Challenge, RegistryAuth, parse_challenges
-from wherry.images.endpoints import Endpoint, origin, proxy_for
+from wherry.images.endpoint import Endpoint
+from wherry.images.endpoints import origin, proxy_for
 from wherry.spec.digest import Digest, sha256
 from wherry.spec.oci_image import DOCUMENT_MAX, INDEX_TYPES, MANIFEST_TYPES
 from wherry.spec.reference import Reference
@@ -27,6 +30,8 @@ _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _REDIRECTS_MAX = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+_WAITS_MAX = 5
+_WAIT_SECONDS_MAX = 60.0
 _USER_AGENT = "wherry"
 _CLIENT_ID = "docker"
 
@@ -40,7 +45,7 @@ class Registry:
         self._scopes = [f"repository:{repository}:pull"] if repository else []
         # A mirror is not whom the credentials are for.
         self._auth = RegistryAuth() if endpoint.mirror else auth or RegistryAuth()
-        self._base = f"{endpoint.address}/v2/{repository}"
+        self._base = f"{endpoint.root}/{repository}"
         self._identity_token = self._auth.identity_token
         self._authorization: str | None = f"Bearer {self._auth.registry_token}" if self._auth.registry_token else None
         self._session = aiohttp.ClientSession(
@@ -57,7 +62,7 @@ class Registry:
 
     async def ping(self) -> None:
         """Whether a registry answers here at all: Unavailable when none does."""
-        url = f"{self.endpoint.address}/v2/"
+        url = f"{self.endpoint.root}/"
         async with self._send("GET", url, {}) as response:
             if response.status == 404 or response.status >= 500:
                 raise Unavailable(f'Get "{url}": unexpected status: {response.status} {response.reason}', object=url)
@@ -68,7 +73,7 @@ class Registry:
         Unauthenticated and PermissionDenied are its token server's words, Internal everything else that says no.
         Unavailable: no registry was reached, and the credentials went nowhere.
         """
-        url = f"{self.endpoint.address}/v2/"
+        url = f"{self.endpoint.root}/"
         async with self._send("GET", url, {}) as response:
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
         try:
@@ -143,12 +148,33 @@ class Registry:
 
         `body` gives the pieces of one, as often as it has to be sent.
         """
+        for _ in range(_WAITS_MAX):
+            async with self._try(url, headers, method, body) as response:
+                delay = retry_after(response)
+                if delay is None:
+                    await _check(response, url)
+                    yield response
+                    return
+                if delay > _WAIT_SECONDS_MAX:
+                    limited = "the registry limits the rate of requests: try again in"
+                    raise Unavailable(f'{method.title()} "{url}": {limited} {delay:.0f} seconds', object=url)
+            await asyncio.sleep(delay)
+        raise Unavailable(f'{method.title()} "{url}": the registry limits the rate of requests', object=url)
+
+    @asynccontextmanager
+    async def _try(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        method: str,
+        body: Callable[[], AsyncIterator[bytes]] | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One attempt of a request, and another with credentials when they are asked for."""
         # An upload may go to another host: that one gets no credentials.
         foreign = origin(url) != origin(self.endpoint.address)
         used = None if foreign else self._authorization
         async with self._send(method, url, headers, used, body) as response:
             if response.status != 401 or foreign:
-                await _check(response, url)
                 yield response
                 return
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
@@ -156,7 +182,6 @@ class Registry:
         if not await self._authenticate(challenges, used, url):
             raise refused
         async with self._send(method, url, headers, self._authorization, body) as response:
-            await _check(response, url)
             yield response
 
     @asynccontextmanager
@@ -172,7 +197,7 @@ class Registry:
                 response = await self._session.request(
                     method,
                     url,
-                    headers={**headers, **own},
+                    headers={**headers, **own, **self._extra(url)},
                     data=data() if callable(data) else data,
                     ssl=tls,
                     allow_redirects=False,
@@ -191,6 +216,10 @@ class Registry:
             if isinstance(data, Mapping) and origin(url) != home:
                 raise PermissionDenied(f"the token server {home[1]} sends credentials on to another host", object=url)
         raise Unavailable(f'{method.title()} "{url}": stopped after {_REDIRECTS_MAX} redirects', object=url)
+
+    def _extra(self, url: str) -> dict[str, str]:
+        """Headers the administrator wants sent to this host, and to no other."""
+        return dict(self.endpoint.headers) if origin(url) == origin(self.endpoint.address) else {}
 
     def _redirected(self, url: str, location: str) -> str:
         target = urljoin(url, location)
@@ -263,6 +292,20 @@ class Registry:
         async with self._send(method, url, {}, authorization, form) as response:
             await _check(response, url)
             return _parse(await _read(response, 1 << 20, "token"))
+
+
+def retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds for which an overloaded registry asks to be left alone (RFC 9110 section 10.2.3); None: it does not."""
+    said = response.headers.get("Retry-After", "").strip()
+    if response.status not in (429, 503) or not said:
+        return None
+    if said.isdigit():
+        return float(said[:9])
+    try:
+        moment = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
 
 
 def _next_page(response: aiohttp.ClientResponse) -> str | None:

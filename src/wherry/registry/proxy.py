@@ -15,7 +15,7 @@ from aiohttp import web
 
 from wherry.errors import WherryError
 from wherry.images.auth import RegistryAuth
-from wherry.images.endpoints import Endpoint
+from wherry.images.endpoint import Endpoint
 from wherry.images.registry import Registry, RegistryRefusal
 from wherry.registry.backend import Upload
 from wherry.registry.blob_headers import blob_headers
