@@ -13,7 +13,7 @@ from wherry.client.engine import segment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from wherry.cli.flags import Flags
     from wherry.cli.main import Cli
@@ -47,6 +47,12 @@ def save(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     response = cli.engine.open("GET", "/images/get", query)
     _write(output, response.chunks())
     return 0
+
+
+def write_archive(output: str, failure: str, asked: Callable[[], Iterable[bytes]]) -> None:
+    """What the engine gives once it is `asked`, to a file or to standard output."""
+    _check(output, failure)
+    _write(output, asked())
 
 
 def _check(output: str, failure: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _READ = 1 << 18
 
 
-def _blocks(path: str) -> Iterator[bytes]:
+def blocks(path: str) -> Iterator[bytes]:
     """The bytes of a file, or of standard input for ""; opened at once, so that a mistake shows before any request."""
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC) if path else 0
@@ -42,7 +42,7 @@ def load(cli: Cli, flags: Flags, arguments: list[str]) -> int:
         query.append(("platform", encode(flags["platform"])))
     query.append(("quiet", "1" if flags["quiet"] or not sys.stdout.isatty() else "0"))
     tar = [("Content-Type", "application/x-tar")]
-    progress.show(cli.engine.messages("POST", "/images/load", query, _blocks(flags["input"]), tar), sys.stdout)
+    progress.show(cli.engine.messages("POST", "/images/load", query, blocks(flags["input"]), tar), sys.stdout)
     return 0
 
 
@@ -58,7 +58,7 @@ def import_(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     query += [("message", flags["message"])] if flags["message"] else []
     query += [("platform", flags["platform"])] if flags["platform"] else []
     query += [("changes", change) for change in flags["change"]]
-    body = None if remote else _blocks("" if source == "-" else source)
+    body = None if remote else blocks("" if source == "-" else source)
     tar = [("Content-Type", "application/x-tar")] if body else []
     progress.show(cli.engine.messages("POST", "/images/create", query, body, tar), sys.stdout)
     return 0

@@ -112,6 +112,42 @@ def rm(cli: Cli, flags: Flags, arguments: list[str]) -> int:
     return 0
 
 
+def rename(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    cli.engine.post(f"/wherry/volumes/{segment(arguments[0])}/rename", [("name", arguments[1])])
+    return 0
+
+
+def clone(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    print(cli.engine.post(f"/wherry/volumes/{segment(arguments[0])}/clone", [("name", arguments[1])])["Name"])
+    return 0
+
+
+def export(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    from wherry.cli.export import write_archive
+
+    path = f"/wherry/volumes/{segment(arguments[0])}/export"
+    write_archive(flags["output"], "failed to export volume", lambda: cli.engine.open("GET", path).chunks())
+    return 0
+
+
+def import_volume(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    from wherry.cli.load import blocks
+
+    tar = [("Content-Type", "application/x-tar")]
+    path = f"/wherry/volumes/{segment(arguments[0])}/import"
+    print(cli.engine.post(path, (), blocks(flags["input"]), tar)["Name"])
+    return 0
+
+
+def du(cli: Cli, flags: Flags, arguments: list[str]) -> int:
+    names = arguments or [item["Name"] for item in cli.engine.get("/volumes").get("Volumes") or ()]
+    for name in names:
+        size = cli.engine.get(f"/wherry/volumes/{segment(name)}/du")["Size"]
+        shown = "N/A" if size < 0 else str(size) if flags["bytes"] else decimal_size(size)
+        print(f"{shown}\t{name}")
+    return 0
+
+
 _CLUSTER_FLAGS = (
     ("availability", "", "string", "active", "Availability of a cluster volume"),
     ("group", "", "string", "", "Group of a cluster volume"),
@@ -146,5 +182,10 @@ COMMANDS = {
         ),
         refuse={"cluster": _CLUSTER},
     ),
+    "volume rename": Command(rename, (), (2, 2)),
+    "volume clone": Command(clone, (), (2, 2)),
+    "volume export": Command(export, (("output", "o", "string", "", "Write to a file, instead of STDOUT"),), (1, 1)),
+    "volume import": Command(import_volume, (("input", "i", "string", "", "Read a file, instead of STDIN"),), (1, 1)),
+    "volume du": Command(du, (("bytes", "b", "bool", False, "Show bytes"),), (0, None)),
     "volume rm": Command(rm, (("force", "f", "bool", False, "Force the removal"),), (1, None)),
 }

@@ -17,7 +17,7 @@ from wherry.volumes._volume import check_name, is_name, random_name
 
 _DATA = "_data"
 # No volume's name begins with a dot.
-_TRASH = ".trash"
+TRASH = ".trash"
 
 
 class LocalDriver:
@@ -32,7 +32,7 @@ class LocalDriver:
         self._users: defaultdict[str, set[str]] = defaultdict(set)
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        remove_tree(self.directory, _TRASH)
+        remove_tree(self.directory, TRASH)
 
     def know(self, name: str, options: Mapping[str, str]) -> None:
         """A volume that is there already has these options."""
@@ -102,9 +102,9 @@ class LocalDriver:
     def discard(self, name: str) -> str:
         """Take the volume out of sight; where it is to be deleted."""
         self.unmount_idle(name)
-        trash = f"{_TRASH}/{random_name()}"
+        trash = f"{TRASH}/{random_name()}"
         with suppress(FileExistsError):
-            os.mkdir(_TRASH, 0o700, dir_fd=self.directory)
+            os.mkdir(TRASH, 0o700, dir_fd=self.directory)
         with suppress(FileNotFoundError):
             os.rename(name, trash, src_dir_fd=self.directory, dst_dir_fd=self.directory)
         self._options.pop(name, None)
@@ -123,6 +123,10 @@ class LocalDriver:
             copy_tree(source, target)
         # Onto an empty directory, so at once or not at all.
         os.rename(aside, f"{name}/{_DATA}", src_dir_fd=self.directory, dst_dir_fd=self.directory)
+
+    def forget(self, name: str) -> None:
+        """The volume has another name by now."""
+        self._options.pop(name, None)
 
     def mountpoint(self, name: str) -> str:
         return f"{self.root}/{name}/{_DATA}"

@@ -17,6 +17,8 @@ from wherry.plugins import Places
 from wherry.spec.finding import Findings
 from wherry.state import Delete, Put, Store
 from wherry.volumes import _filters
+from wherry.volumes._changes import PREFIX as _PREFIX
+from wherry.volumes._changes import Changes
 from wherry.volumes._driver import Driver, Found
 from wherry.volumes._drivers import Drivers
 from wherry.volumes._filters import Filters, Users
@@ -25,7 +27,6 @@ from wherry.volumes._locks import Locks
 from wherry.volumes._opened import opened
 from wherry.volumes._volume import ANONYMOUS_LABEL, Volume, is_name, random_name
 
-_PREFIX = "volumes/"
 # Who has what of a plugin: it must be told, by whichever daemon, when they are done.
 _MOUNTED = "volume-mounts/"
 
@@ -44,7 +45,7 @@ def _nobody(name: str) -> tuple[str, ...]:
     return ()
 
 
-class Volumes:
+class Volumes(Changes):
     """Named and anonymous volumes of all drivers. Every method may be called from any thread; one that has to ask a
     plugin waits for it, and holds up nobody but who wants the same volume."""
 
