@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from wherry.images.build_result import BuildResults, Built
 from wherry.spec.digest import ChainID, DiffID
+from wherry.spec.oci_image import Descriptor
 from wherry.state import Delete, Put, Store
 
 _PREFIX = "build/cache/"
@@ -37,10 +38,12 @@ class CacheRecord:
     kind: str = "regular"
     title: str = ""
     detail: str = ""
+    blob: Descriptor | None = None
+    """Of one that is an image's and in no store."""
 
     @property
     def built(self) -> Built:
-        return Built(self.chain, self.diff_id, self.size, self.packed)
+        return Built(self.chain, self.diff_id, self.size, self.packed, self.blob)
 
 
 class HasLayers(Protocol):
@@ -171,7 +174,7 @@ class BuildCache:
 
 def _dump(record: CacheRecord) -> bytes:
     fields = asdict(record)
-    del fields["key"]
+    del fields["key"], fields["blob"]
     return json.dumps(fields, separators=(",", ":")).encode()
 
 

@@ -76,7 +76,7 @@ class Fetches:
     def _below(self, tree: FetchedTree, subdirectory: str) -> FetchedTree:
         if not subdirectory.strip("/"):
             return tree
-        from wherry.build.solver import resolve_directory
+        from wherry.build.trees import resolve_directory
 
         wanted = resolve_directory(tree.path, subdirectory)
         if not os.path.isdir(wanted):

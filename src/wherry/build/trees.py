@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from wherry.archive import walk
 from wherry.build.ignore import Ignore
-from wherry.errors import InvalidArgument, NotFound
+from wherry.errors import FailedPrecondition, InvalidArgument, NotFound
 from wherry.kernel.paths import fd_path, open_in_root
 
 _CHUNK = 1 << 20
@@ -182,3 +182,18 @@ def _file_digest(tree: SourceTree, entry: Entry) -> bytes:
     if tree.digests is not None:
         tree.digests.put(entry.status, digest)
     return digest
+
+
+def resolve_directory(directory: str, source: str) -> str:
+    """A path inside a directory of this machine, links followed inside it only."""
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_in_root(root, source.lstrip("/") or ".")
+        try:
+            return os.readlink(fd_path(fd))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise FailedPrecondition(f'"{source}": not found: {os.strerror(error.errno or 0)}', object=source) from None
+    finally:
+        os.close(root)

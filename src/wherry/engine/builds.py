@@ -11,13 +11,16 @@ from wherry.build.cache import BuildCache
 from wherry.build.cache_mounts import CacheMounts
 from wherry.build.contexts import ContextStore
 from wherry.build.dockerfile.parse import Dockerfile, parse
+from wherry.build.execution import Solved, Sources
 from wherry.build.export import describe
 from wherry.build.fetch import Fetches
 from wherry.build.graph import ImageTree, Plan, walk
+from wherry.build.image_cache import ImageCache
 from wherry.build.plan import Planner
 from wherry.build.progress import OnEvent
 from wherry.build.request import BuildRequest, ImageSource
-from wherry.build.solver import Solve, Solved, Solver, Sources
+from wherry.build.sharing import Busy
+from wherry.build.solver import Solve, Solver
 from wherry.engine.build_steps import StepRunner
 from wherry.engine.core import Core
 from wherry.errors import InvalidArgument, NotFound
@@ -72,9 +75,10 @@ class Builds:
         parts: Any = core.parts
         self.caches = CacheMounts(root / "caches")
         self.cache = BuildCache(parts.store, parts.images.built, parts.snapshots)
-        runner = StepRunner(core, self.caches, root / "scratch")
+        busy = Busy(core.transient)
+        runner = StepRunner(core, self.caches, root / "scratch", busy)
         self.on_exit = runner.on_exit
-        self.solver = Solver(parts.snapshots, parts.images.built, self.cache, runner, Fetches(root / "fetched"))
+        self.solver = Solver(parts.snapshots, parts.images.built, self.cache, runner, Fetches(root / "fetched"), busy)
         self.contexts = root / "incoming"
         shutil.rmtree(self.contexts, ignore_errors=True)
         self.contexts.mkdir(mode=0o700, parents=True)
@@ -85,6 +89,18 @@ class Builds:
     def base_images(self, auth: Any = None, progress: Any = None) -> BaseImages:
         """Where FROM finds images. `auth`: from a Reference to credentials or None; `progress`: of pulls."""
         return BaseImages(self._core, auth, progress)
+
+    def cache_images(self, names: Sequence[str]) -> tuple[tuple[Image, ...], tuple[str, ...]]:
+        """The images of these names that are here, and the names of those that are not."""
+        images: Any = self._core.parts.images
+        found: list[Image] = []
+        absent: list[str] = []
+        for name in names:
+            try:
+                found.append(images.resolve(name))
+            except NotFound:
+                absent.append(name)
+        return tuple(found), tuple(absent)
 
     async def build(
         self,
@@ -120,7 +136,7 @@ class Builds:
         plan = await Planner(request, parsed, base_images or BaseImages(self._core)).plan()
         if on_plan is not None:
             on_plan(plan)
-        solve = Solve(self.solver, sources, emit)
+        solve = Solve(self.solver, sources, emit, ImageCache(plan, sources.cache_from), _epoch_ns(request))
         try:
             return BuildRun(self, plan, solve, request, await solve.run(plan.result))
         except BaseException:
@@ -136,11 +152,10 @@ class Builds:
             below = images.resolve(base.image) if base.image else None
         layers = below.sources if below is not None else ()
         records = [solve.record_of(step.node) for step in plan.steps if step.node is not None]
-        epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
-        now = int(epoch) * 10**9 if epoch.isdigit() else None
-        config = describe(
-            plan, [layer.diff_id for layer in layers], solve.record_of, now or time.time_ns(), fixed=now is not None
-        )
+        epoch = _epoch_ns(request)
+        below_ids = [layer.diff_id for layer in layers]
+        now = time.time_ns() if epoch is None else epoch
+        config = describe(plan, below_ids, solve.record_of, now, fixed=epoch is not None)
         built = [record.built for record in records if record is not None]
         try:
             images.resolve(sha256(write_config(config)))
@@ -176,6 +191,16 @@ def _is_base(plan: Plan, node: Any) -> bool:
     while current.inputs:
         current = current.inputs[0]
     return node is current
+
+
+def _epoch_ns(request: BuildRequest) -> int | None:
+    """SOURCE_DATE_EPOCH in nanoseconds; None where it is not given."""
+    text = request.build_args.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise InvalidArgument(f"SOURCE_DATE_EPOCH {text!r} is not a number of seconds since 1970", object=text)
+    return int(text) * 10**9
 
 
 def _name(text: str) -> Reference:
