@@ -26,7 +26,7 @@ FLAGS = (
     ("allow", "", "list", None, "Allow an entitlement (network.host, security.insecure)"),
     ("build-arg", "", "list", None, "Set build-time variables"),
     ("build-context", "", "list", None, "Additional build contexts (e.g., name=docker-image://alpine)"),
-    ("cache-from", "", "list", None, "External cache sources"),
+    ("cache-from", "", "list", None, "Images of this engine whose layers count as cache"),
     ("cache-to", "", "list", None, "Cache export destinations"),
     ("cgroup-parent", "", "string", "", "Set the parent cgroup for the RUN instructions during build"),
     ("check", "", "bool", False, "Check the Dockerfile, build nothing"),
@@ -63,7 +63,6 @@ FLAGS = (
     ("target", "", "string", "", "Set the target build stage to build"),
 )
 _REFUSED = {
-    "cache-from": _NOT_BY_THIS,
     "cache-to": _NOT_BY_THIS,
     "output": _NOT_BY_THIS,
     "push": "push the image when it is built: wherry push",
@@ -200,6 +199,8 @@ def _query(flags: Flags) -> list[tuple[str, str]]:
         query.append(("contexts", dumps(_pairs(flags["build-context"]))))
     if flags["add-host"]:
         query.append(("extrahosts", dumps([entry.replace("=", ":", 1) for entry in flags["add-host"]])))
+    if flags["cache-from"]:
+        query.append(("cachefrom", dumps([_image(text) for text in flags["cache-from"]])))
     texts = {
         "target": "target",
         "platform": "platform",
@@ -221,6 +222,16 @@ def _query(flags: Flags) -> list[tuple[str, str]]:
     query += [("pull", "1")] if flags["pull"] else []
     query += [("call", "check")] if flags["check"] else []
     return query
+
+
+def _image(text: str) -> str:
+    """Of --cache-from: an image's name, or type=registry,ref=NAME for one that is here."""
+    if "=" not in text:
+        return text
+    fields = _pairs(text.split(","))
+    if set(fields) != {"type", "ref"} or fields["type"] != "registry":
+        raise StatusError(f"--cache-from {text} is not supported: give the name of an image", 1)
+    return fields["ref"]
 
 
 def _pairs(values: list[str]) -> dict[str, str]:
