@@ -56,6 +56,18 @@ class Leases:
         found = (key.removeprefix(_PREFIX).partition("/")[2] for key, _ in self._store.scan(_PREFIX))
         return {Digest(digest) for digest in found if digest}
 
+    def recent(self, purpose: str, seconds: float) -> dict[str, set[Digest]]:
+        """The leases taken for `purpose` in the last `seconds`: their names, and what each protects."""
+        since = time.time_ns() - int(seconds * 1e9)
+        found: dict[str, set[Digest]] = {}
+        for key, value in self._store.scan(f"{_PREFIX}{purpose}-"):
+            name, _, digest = key.removeprefix(_PREFIX).partition("/")
+            if not digest and json.loads(value)["created"] >= since:
+                found[name] = set()
+            elif digest and name in found:
+                found[name].add(Digest(digest))
+        return found
+
     def drop(self, unwanted: Callable[[str], bool] = lambda name: True) -> None:
         """Release leases by name: at start, those of the operations that died with the last process."""
         keys = [key for key, _ in self._store.scan(_PREFIX)]

@@ -35,6 +35,8 @@ from wherry.spec.platform import Platform, host_platform, parse_platform
 from wherry.spec.reference import Reference, parse_reference
 from wherry.state import Store
 
+_INTERRUPTED_SECONDS = 24 * 3600.0
+
 
 class Images:
     """The images of one daemon. Synchronous methods may be called from any thread; those that move data take time."""
@@ -49,8 +51,10 @@ class Images:
         registries: RegistryConfig | None = None,
         retry_seconds: float = 1.0,
     ) -> None:
-        # The leases and half-made layers of operations that died with the last process.
-        content.leases.drop()
+        # The leases and half-made layers of operations that died with the last process. What a pull had downloaded is
+        # kept for a while: the next one goes on from there.
+        self._interrupted = content.leases.recent("pull", _INTERRUPTED_SECONDS)
+        content.leases.drop(lambda name: name not in self._interrupted)
         self._content = content
         self._snapshots = snapshots
         self._layers = Layers(data_root, store, content, snapshots)
@@ -155,10 +159,21 @@ class Images:
         parsed = parse_reference(reference)
         wanted = _platform(platform)
         try:
-            return await self._puller.pull(parsed, wanted, auth, progress)
+            image = await self._puller.pull(parsed, wanted, auth, progress)
+            if self._interrupted:
+                await asyncio.to_thread(self._forget_interrupted)
+            return image
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self.collect))
             raise
+
+    def _forget_interrupted(self) -> None:
+        """Let go of interrupted pulls all of whose blobs belong to images by now."""
+        kept = set(self._records.blobs())
+        for name, digests in list(self._interrupted.items()):
+            if all(digest in kept or not self._content.has(digest) for digest in digests):
+                self._content.leases.drop(name.__eq__)
+                self._interrupted.pop(name, None)
 
     async def push(self, reference: str, auth: RegistryAuth | None, progress: Progress) -> Sequence[Image]:
         """To a registry. Without tag, every tag of the repository. NotFound when nothing here has that name."""

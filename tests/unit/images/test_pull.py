@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,6 +27,7 @@ from wherry.spec.oci_image import (
     OCI_LAYER,
 )
 from wherry.spec.platform import Platform
+from wherry.state import Put
 
 ONE, TWO = make_tar({"one": random.Random(1).randbytes(300_000)}), make_tar({"two": b"2" * 20})
 CONFIG = make_config(ONE, TWO)
@@ -224,6 +226,24 @@ def test_a_pull_goes_on_where_a_dead_one_stopped(bench: Bench) -> None:
 
     registry = with_registry(test)
     assert [headers["Range"] for _, _, headers in registry.requests if "Range" in headers] == ["bytes=1000-"]
+
+
+def test_what_a_dead_pull_had_downloaded_is_not_downloaded_again(bench: Bench) -> None:
+    first, forgotten = f"sha256:{hex_of(GZIP[0])}", b"of a pull a day ago"
+
+    async def test(registry: FakeRegistry) -> None:
+        bench.content.add(GZIP[0], bench.content.leases.take("pull"))
+        old = bench.content.leases.take("pull")
+        bench.content.add(forgotten, old)
+        bench.store.write(Put(f"content/leases/{old.name}", json.dumps({"created": 1}).encode()))
+        bench.restart()
+        assert [info.digest for info in bench.content.walk()] == [first]
+        image, _ = await pull(bench, registry, "me/app:1")
+        bench.images.remove(image.id, force=True, in_use=lambda id: [])
+
+    registry = with_registry(test)
+    assert not [path for _, path, _ in registry.requests if path.endswith(first)]
+    assert bench.leftovers() == NOTHING
 
 
 def answer_with(data: bytes) -> Any:
