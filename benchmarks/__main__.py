@@ -23,10 +23,12 @@ from benchmarks.engines import Row, Side, crowd_rows, image, latency_rows
 from benchmarks.images import image_rows
 from benchmarks.life import health_rows, stats_rows
 from benchmarks.logs import log_rows
+from benchmarks.names import name_rows
 from benchmarks.networks import network_rows
 from benchmarks.peer import Engine
 from benchmarks.runtime import print_table
 from benchmarks.stored import stored_rows
+from benchmarks.volumes import volume_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
@@ -35,11 +37,13 @@ GROUPS: dict[str, Callable[[list[Side], argparse.Namespace], Iterator[Row]]] = {
     "build": lambda sides, options: build_rows(sides, min(options.runs, 7)),
     "crowd": lambda sides, options: crowd_rows(sides, options.count, options.runs),
     "images": lambda sides, options: image_rows(sides, options),
+    "dns": lambda sides, options: name_rows(sides, options.runs),
     "health": lambda sides, options: health_rows(sides, min(options.count, 200)),
     "logs": lambda sides, options: log_rows(sides, options.runs),
     "network": lambda sides, options: network_rows(sides, options.runs),
     "stats": lambda sides, options: stats_rows(sides, options.count, min(options.runs, 5)),
     "stored": lambda sides, options: stored_rows(sides, options.runs),
+    "volumes": lambda sides, options: volume_rows(sides, options.runs),
 }
 
 
@@ -115,13 +119,13 @@ def _ours(scratch: Path, run: Path) -> Iterator[Side]:
 
 
 def _await_socket(socket: Path, daemon: "subprocess.Popen[bytes]", log: str) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if daemon.poll() is not None:
             raise SystemExit(f"the daemon ended as it started:\n{Path(log).read_text()}")
         if socket.exists():
             return
         time.sleep(0.01)
-    raise SystemExit("the daemon's socket did not appear within 10 seconds")
+    raise SystemExit("the daemon's socket did not appear within a minute")
 
 
 def _peer(host: str) -> Side:

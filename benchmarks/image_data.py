@@ -216,17 +216,25 @@ def _pool(source: random.Random) -> bytes:
 
 def _write_tree(out: Any, number: int, files: int, average: int, pool: bytes, source: random.Random) -> None:
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_PART) as tar:
+        # As builders write layers: every directory above is listed.
+        for above in ("usr", "usr/share", f"usr/share/part-{number}"):
+            tar.addfile(_directory(above))
         for index in range(files):
+            name = f"usr/share/part-{number}/{index // 50:03}"
             if index % 50 == 0:
-                directory = tarfile.TarInfo(f"usr/share/part-{number}/{index // 50:03}")
-                directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(directory)
-            entry = tarfile.TarInfo(f"{directory.name}/file-{index}.dat")
+                tar.addfile(_directory(name))
+            entry = tarfile.TarInfo(f"{name}/file-{index}.dat")
             # Most files are small, a few hold most of the bytes.
             entry.size = min(int(source.paretovariate(1.3) * average / 8), 8 << 20) if index % 40 else average * 20
             entry.mtime = 1_700_000_000 + index
             start = source.randrange(_POOL - min(entry.size, _POOL - 1))
             tar.addfile(entry, io.BytesIO(pool[start : start + entry.size]))
+
+
+def _directory(name: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
 
 
 def _compress(plain: Path, path: Path, kind: str, diff_id: str) -> Blob:
