@@ -1,11 +1,14 @@
 """Mounts by the real docker client: what is refused, in which words, and what a container then has."""
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon import PEER
 from engine_client import Api, DockerCli
 
 
@@ -134,3 +137,16 @@ def test_a_part_of_a_volume(docker: DockerCli, image: str, vol: str) -> None:
     docker("run", "--rm", "-v", f"{vol}:/v", image, "ln", "-s", "/etc", "/v/out")
     refused = docker("run", "--rm", "--mount", f"{spec}out", image, "true", code=None)
     assert "cannot access path " in refused.err or "escape" in refused.err
+
+
+@pytest.mark.skipif(bool(PEER), reason="not docker's")
+def test_what_roots_in_a_container_make_belongs_to_the_owner_outside(
+    docker: DockerCli, image: str, vol: str, tmp_path: Path
+) -> None:
+    os.chown(tmp_path, 1234, 1235)
+    docker("run", "--rm", "-v", f"{tmp_path}:/x:idmap", image, "sh", "-c", "touch /x/f && [ $(stat -c %u /x) = 0 ]")
+    status = (tmp_path / "f").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 1235)
+    # Nobody in there can make what belongs to the host's root.
+    refused = docker("run", "--rm", "-u", "1234", "-v", f"{tmp_path}:/x:idmap", image, "touch", "/x/g", code=1)
+    assert not (tmp_path / "g").exists(), refused

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_FLAGS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
+_FLAGS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "idmap")
 _ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 _RECURSIVE = {
@@ -106,6 +106,10 @@ def _set(
         bind["Propagation"] = value.lower()
     elif key == "bind-nonrecursive":
         bind["NonRecursive"] = _boolean(said[0], value)
+    elif key == "bind-create-src":
+        bind["CreateMountpoint"] = _boolean(said[0], value)
+    elif key == "idmap":
+        bind["IDMap"] = "auto" if value == "true" else value
     elif key == "bind-recursive":
         if value not in _RECURSIVE:
             raise InvalidArgument(
