@@ -11,7 +11,7 @@ from wherry.images import RegistryAuth
 from wherry.spec.docker import AuthConfig
 
 _PING_HEADERS = {
-    "Builder-Version": "1",
+    "Builder-Version": "2",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
     "Swarm": "inactive",

@@ -25,6 +25,10 @@ class SessionImages:
 
     async def image(self, reference: str, platform: Platform, *, pull: bool) -> Image:
         images = self._engine.images
+        if reference.startswith("sha256:"):
+            # A result of another build.
+            result: Image = images.resolve(reference)
+            return result
         parsed = parse_reference(reference)
         with self._report.vertex(f"[internal] load metadata for {parsed.tagged()}") as vertex:
             if not pull:

@@ -1,9 +1,10 @@
 """The frontend's door (LLBBridge) of a build that its client steers: buildx asks for dockerfile.v0 here."""
 
 from wherry.buildkit.control import Control
-from wherry.buildkit.frontend import Frontend
+from wherry.buildkit.frontend import FRONTENDS, Built, Frontend
 from wherry.buildkit.grpc import Call, Handler
 from wherry.buildkit.jobs import Job, Jobs
+from wherry.buildkit.links import definition_of
 from wherry.buildkit.messages import buildkit_pb2 as pb
 from wherry.buildkit.sessions import first
 from wherry.errors import InvalidArgument, Unimplemented
@@ -42,7 +43,6 @@ _OPERATIONS = (
     "exporter.sourcedateepoch",
     "meta.exportcache",
 )
-FRONTENDS = ("dockerfile.v0", "gateway.v0")
 
 
 class Bridge:
@@ -84,9 +84,16 @@ class Bridge:
         if request.frontend not in FRONTENDS:
             what = f"frontend {request.frontend!r}" if request.frontend else "a build definition (LLB)"
             raise Unimplemented(f"{what} is not supported: there is dockerfile.v0", object=request.frontend)
-        built = await self._frontend.solve(job, dict(request.frontend_opt), job.entitlements)
+        built = await self._frontend.solve(job, dict(request.frontend_opt), request.frontend_inputs)
         result = pb.Result()
-        result.ref.id = job.keep(built)
+        result.ref.SetInParent()
+        if isinstance(built, Built):
+            id = result.ref.id = job.keep(built)
+            result.ref.definition.CopyFrom(definition_of(id))
+            self._frontend.link(id, built)
+        else:
+            for name, value in built.items():
+                result.metadata[name] = value
         call.begin()
         await call.send(pb.BridgeSolveResponse(result=result))
 

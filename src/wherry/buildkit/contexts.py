@@ -28,11 +28,10 @@ class SessionContexts:
         session: Session | None,
         directories: SyncedDirectories,
         report: Report,
-        scratch: Path,
         locals: Mapping[str, str],
         trees: Mapping[str, Tree],
     ) -> None:
-        self._session, self._directories, self._report, self._scratch = session, directories, report, scratch
+        self._session, self._directories, self._report = session, directories, report
         self._locals, self._trees = locals, dict(trees)
         self.ignores: dict[str, Ignore] = {}
         self._patterns: dict[str, Sequence[str]] = {}

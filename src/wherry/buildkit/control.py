@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from wherry import __version__
 from wherry.buildkit.exporters import Exports
 from wherry.buildkit.failures import BuildFailed, build_failed
-from wherry.buildkit.frontend import Built, Frontend
+from wherry.buildkit.frontend import FRONTENDS, Built, Frontend
 from wherry.buildkit.grpc import Call, Handler
 from wherry.buildkit.jobs import Job, Jobs
 from wherry.buildkit.messages import buildkit_pb2 as pb
@@ -53,7 +53,11 @@ class Control:
         if request.definition.operations:
             raise Unimplemented("build definitions (LLB) are not supported: there is the frontend dockerfile.v0")
         if request.frontend:
-            built = await self._frontend.solve(job, dict(request.frontend_attrs), job.entitlements)
+            if request.frontend not in FRONTENDS:
+                raise Unimplemented(f"frontend {request.frontend!r} is not supported: there is dockerfile.v0")
+            built = await self._frontend.solve(job, dict(request.frontend_attrs), request.frontend_inputs)
+            if not isinstance(built, Built):
+                return {name: value.decode("utf-8", "replace") for name, value in built.items()}
             job.keep(built)
             result: list[Built] = [built]
         else:

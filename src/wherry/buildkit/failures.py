@@ -60,7 +60,7 @@ def status_of(error: BaseException) -> Status:
 def build_failed(error: BaseException, source: Source | None, vertex: str = "") -> BuildFailed:
     """`error` of a build, with the place in the Dockerfile it is about, and the vertex."""
     status = status_of(error)
-    if isinstance(error, WherryError) and not isinstance(error, Unimplemented):
+    if isinstance(error, WherryError):
         # BuildKit has no kinds for what a build comes to grief by; clients would word some of them otherwise.
         status.code = grpc.UNKNOWN
     span = _span(error)

@@ -11,8 +11,8 @@ from wherry.archive import read_file
 from wherry.buildkit.grpc import check_end
 from wherry.buildkit.receiver import Receiver
 from wherry.buildkit.sessions import Session
-from wherry.buildkit.threads import finished
 from wherry.buildkit.synced import Slot
+from wherry.buildkit.threads import finished
 from wherry.errors import FailedPrecondition, InvalidArgument, Unavailable, WherryError
 
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"

@@ -31,6 +31,7 @@ class Job:
         self.returned: asyncio.Future[pb.ReturnRequest] = asyncio.get_running_loop().create_future()
         self.entitlements: frozenset[str] = frozenset()
         self.inputs: dict[str, pb.Definition] = {}
+        self.solved = 0
         self.finished = False
         self._reports: list[pb.StatusResponse] = []
         self._news = asyncio.Event()

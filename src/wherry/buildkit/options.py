@@ -51,6 +51,24 @@ class Options:
         return self.values.get("dockerfilekey") or "dockerfile"
 
     @property
+    def candidates(self) -> tuple[str, ...]:
+        """The names the Dockerfile may have."""
+        return (self.filename, "dockerfile") if self.filename == "Dockerfile" else (self.filename,)
+
+    @property
+    def dockerfile_given(self) -> bool:
+        """Whether the Dockerfile is in a directory of the client's although the context is not."""
+        return "dockerfilekey" in self.values
+
+    @property
+    def subdirectory(self) -> str:
+        return self.values.get("contextsubdir", "")
+
+    @property
+    def build_args(self) -> dict[str, str]:
+        return self._prefixed("build-arg:")
+
+    @property
     def remote(self) -> str:
         """The context, when it is not a directory of the client's."""
         return self.values.get("context", "")
@@ -82,7 +100,7 @@ class Options:
         return BuildRequest(
             dockerfile=source,
             target=values.get("target", ""),
-            build_args=self._prefixed("build-arg:"),
+            build_args=self.build_args,
             labels=self._prefixed("label:"),
             contexts=self.contexts,
             platform=platform,

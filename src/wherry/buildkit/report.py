@@ -1,17 +1,22 @@
 """Progress as BuildKit's clients draw it: vertexes with times, transfers, output, warnings."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from wherry.build.dockerfile.source import Source, Span
-from wherry.build.graph import Plan, walk
+from wherry.build.graph import Context, ImageTree, Node, Plan, walk
 from wherry.build.progress import Event
 from wherry.buildkit.messages import buildkit_pb2 as pb
+from wherry.errors import InvalidArgument
+from wherry.spec.reference import parse_reference
 
 _STATUS_SECONDS = 0.1
+_PLACE = re.compile(r"\[(.*?)\d+/(\d+)\] ")
 
 Send = Callable[[pb.StatusResponse], None]
 
@@ -21,7 +26,7 @@ class Vertex:
 
     def __init__(self, report: "Report", digest: str, name: str, inputs: Sequence[str] = ()) -> None:
         self._report = report
-        self.title = name
+        self.title, self.image = name, ""
         self.message = pb.Vertex(digest=digest, name=name, inputs=inputs)
         self._shown: dict[str, float] = {}
         self._began: dict[str, int] = {}
@@ -109,15 +114,20 @@ class Report:
         """Announce every step, so that a client knows how many there are."""
         nodes = list(walk(plan.result))
         numbers = {id(node): number for number, node in enumerate(nodes, 1)}
+        first = _first_steps(nodes)
         for node in nodes:
             if node.title:
                 number = numbers[id(node)]
                 inputs = [self._steps[n].digest for found in node.inputs if (n := numbers[id(found)]) in self._steps]
-                shown = _shown(node.title)
-                step = Vertex(self, self._digest(f"step {number} {prefix}{shown}"), prefix + shown, inputs)
-                step.title = node.title
+                shown = prefix + _shown(node, first.get(id(node), ""))
+                # One image is one line, however many stages stand on it.
+                what = node.operation.image if isinstance(node.operation, ImageTree) else ""
+                known = next((step for step in self._steps.values() if what and step.image == what), None)
+                step = known or Vertex(self, self._digest(f"step {number} {shown}"), shown, inputs)
+                step.title, step.image = node.title, what
                 self._steps[number] = step
-        self.send(pb.StatusResponse(vertexes=[step.message for step in self._steps.values()]))
+        vertexes = {step.digest: step.message for step in self._steps.values()}
+        self.send(pb.StatusResponse(vertexes=list(vertexes.values())))
 
     def step(self, number: int) -> Vertex | None:
         return self._steps.get(number)
@@ -146,8 +156,6 @@ class Report:
             step.log(event.data, event.stream, event.time_ns)
         elif event.kind == "status":
             step.status(event.name, event.current, event.total, done=bool(event.total) and event.current >= event.total)
-        elif event.kind == "reason":
-            step.status(f"not cached: {event.text}", done=True)
 
     def _digest(self, text: str) -> str:
         return "sha256:" + hashlib.sha256(f"{self._scope}\0{text}".encode()).hexdigest()
@@ -158,5 +166,21 @@ def stamp(time_ns: int = 0) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
-def _shown(title: str) -> str:
-    return f"[internal] {title}" if title.startswith("load ") else title
+def _first_steps(nodes: Sequence[Node]) -> dict[int, str]:
+    """By what stands on it, what a stage's base is called: "[stage 1/3] "."""
+    found: dict[int, str] = {}
+    for node in nodes:
+        place = _PLACE.match(node.title)
+        if place and node.inputs and isinstance(node.inputs[0].operation, ImageTree):
+            found.setdefault(id(node.inputs[0]), f"[{place[1]}1/{place[2]}] ")
+    return found
+
+
+def _shown(node: Node, place: str) -> str:
+    title, operation = node.title, node.operation
+    if isinstance(operation, ImageTree):
+        with suppress(InvalidArgument):
+            return f"{place}FROM {parse_reference(operation.reference).tagged()}"
+    if isinstance(operation, Context):
+        return f"[context {operation.name}] load from client" if operation.name else f"[internal] {title}"
+    return title

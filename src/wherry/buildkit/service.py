@@ -12,6 +12,7 @@ from wherry.buildkit.http2 import Channel, Wire
 from wherry.buildkit.jobs import Jobs
 from wherry.buildkit.messages import buildkit_pb2 as pb
 from wherry.buildkit.sessions import Sessions
+from wherry.buildkit.storage import Storage
 from wherry.buildkit.synced import SyncedDirectories
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class BuildKit:
         self._handlers = {
             **self.control.handlers(),
             **self.bridge.handlers(),
+            **Storage(engine, self.directories).handlers(),
             "/grpc.health.v1.Health/Check": _healthy,
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export": _discard,
         }

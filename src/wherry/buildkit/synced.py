@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wherry.build.trees import Digests
+from wherry.buildkit.messages.buildkit_pb2 import Packet
 
 _IDLE_SECONDS = 48 * 3600.0
 """As long as BuildKit keeps them."""
@@ -35,6 +36,18 @@ class Slot:
     @property
     def path(self) -> str:
         return str(self._directory / "tree")
+
+    @property
+    def name(self) -> str:
+        return self._directory.name
+
+    def size(self) -> int:
+        """In a thread: the bytes of its files, as the client gave them."""
+        try:
+            listing = _unpack((self._directory / "listing").read_bytes())
+        except (OSError, ValueError):
+            return 0
+        return sum(Packet.FromString(one).stat.size for one in listing)
 
     @property
     def key(self) -> str:
@@ -123,6 +136,10 @@ class SyncedDirectories:
                     del self._slots[key]
                 return [slot]
         return []
+
+    def slots(self) -> list[Slot]:
+        """All there are."""
+        return [slot for slots in list(self._slots.values()) for slot in list(slots)]
 
     def forget(self, idle_seconds: float = _IDLE_SECONDS) -> list[Slot]:
         """Take out those that no build used for so long; the caller removes them, in a thread."""
