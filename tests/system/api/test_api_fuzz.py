@@ -1,7 +1,7 @@
 """Whatever a client sends, the daemon answers: no 500, no hang, no words of Python shown, nothing raised into its log.
 
 Requests are made from the specification's own tables: every endpoint with every parameter and field, with values that
-fit and values that do not. WHERRY_FUZZ_EXAMPLES makes the run longer and random (default: few, and always the same ones).
+fit and values that do not. WHERRY_FUZZ_EXAMPLES makes the run longer and random (default: few, always the same ones).
 """
 
 import contextlib

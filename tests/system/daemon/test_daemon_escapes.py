@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from images import archive, directory, file, link, program
 from wreck import IMAGE, Wreck, wait_until
 
 from attacks import LOADER_C, OPENER_C, SWAPPER_C, compile_c
 from engine_client import unframe
+from images import archive, directory, file, link, program
 
 pytestmark = pytest.mark.root
 
