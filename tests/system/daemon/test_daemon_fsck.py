@@ -38,6 +38,7 @@ def write(wreck: Wreck, key: str, value: Any) -> None:
 def test_there_is_nothing_to_find_while_containers_come_and_go(wreck: Wreck) -> None:
     lasting = wreck.run("sleep", "100", host={"IpcMode": "shareable", "Binds": ["fsck-used:/data"]})
     wreck.run("true")
+    wreck.run("sleep", "100", host={"Mounts": [{"Type": "image", "Source": IMAGE, "Target": "/image"}]})
     attached = wreck.api.post("/containers/create", {"Image": IMAGE, "Cmd": ["true"]}).json["Id"]
     assert fsck(wreck, deep=True) == []
     assert wreck.api.get(f"/containers/{lasting}/json").json["State"]["Running"]
