@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,8 @@ GROUPS: dict[str, Callable[[list[Side], argparse.Namespace], Iterator[Row]]] = {
 
 def main() -> int:
     options = _options()
+    # Whoever stops a run early leaves nothing behind either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wherry-bench-")))
         print(_machine(), flush=True)
