@@ -50,6 +50,10 @@ class Control:
         await call.send(pb.SolveResponse(exporter_response=response))
 
     async def _run(self, job: Job, request: pb.SolveRequest) -> Mapping[str, str]:
+        for entry in request.cache.exports:
+            raise Unimplemented(f"exporting the cache ({entry.type}) is not supported yet", object=entry.type)
+        if request.source_policy:
+            raise Unimplemented("source policies are not supported")
         if request.definition.operations:
             raise Unimplemented("build definitions (LLB) are not supported: there is the frontend dockerfile.v0")
         if request.frontend:

@@ -140,7 +140,12 @@ class Frontend:
             report.planned(plan)
             contexts.planned(plan)
 
+        cached = await finished(self._engine.builds.cache_images, options.cache_images)
+        for absent in cached[1]:
+            with report.vertex(f"importing cache manifest from {absent}") as vertex:
+                vertex.status("the image is not here: no cache is taken from it", done=True)
         given = Sources(
+            cache_from=cached[0],
             context=contexts,
             ignore=contexts.ignores.get(""),
             ignores=contexts.ignores,

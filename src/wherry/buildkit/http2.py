@@ -29,7 +29,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 # It logs each header's bits, and secrets may be among them.
 logging.getLogger("hpack").setLevel(logging.WARNING)
@@ -213,15 +213,18 @@ class Channel:
 
     def begin(self) -> None:
         """Send our settings."""
-        self._h2.local_settings.update(
-            {
+        # Given as they are from the start: what is changed later counts only once the peer has acknowledged it.
+        self._h2.local_settings = Settings(
+            client=self._client,
+            initial_values={
                 SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
                 SettingCodes.MAX_FRAME_SIZE: _FRAME_MAX,
                 SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS,
                 SettingCodes.MAX_HEADER_LIST_SIZE: _HEADERS_MAX,
-                SettingCodes.ENABLE_PUSH: 0,
-            }
+                **({SettingCodes.ENABLE_PUSH: 0} if self._client else {}),
+            },
         )
+        self._h2.max_inbound_frame_size = _FRAME_MAX
         self._h2.initiate_connection()
         self._flush()
         self._window_update(0, _CONNECTION_WINDOW)

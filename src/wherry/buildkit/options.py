@@ -1,5 +1,6 @@
 """The options of dockerfile.v0 (FrontendOpt) as a BuildRequest; one that means nothing to us is refused by name."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -77,6 +78,19 @@ class Options:
     def request_id(self) -> str:
         """A question about the Dockerfile instead of a build."""
         return self.values.get("requestid", "")
+
+    @property
+    def cache_images(self) -> tuple[str, ...]:
+        """Images whose layers may stand for steps (--cache-from)."""
+        try:
+            entries = json.loads(self.values.get("cache-imports") or "[]")
+            found = [(str(entry["Type"]), str(entry.get("Attrs", {}).get("ref", ""))) for entry in entries]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InvalidArgument("cache-imports cannot be read", object="cache-imports") from None
+        for kind, _ in found:
+            if kind != "registry":
+                raise Unimplemented(f"importing the cache ({kind}) is not supported yet", object=kind)
+        return tuple(reference for _, reference in found if reference)
 
     @property
     def platforms(self) -> tuple[Platform, ...]:

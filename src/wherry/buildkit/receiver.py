@@ -54,7 +54,8 @@ class Receiver:
         self._asked: dict[int, _File] = {}
         self._stale: set[int] = set()
         self._links: list[Entry] = []
-        self._directories: list[Entry] = []
+        self._directories: dict[str, Entry] = {}
+        self._touched: set[str] = set()
         self._described = False
         self._parent: tuple[str, int] = ("", -1)
         self.changed = False
@@ -127,6 +128,7 @@ class Receiver:
         self._on_change()
         before = paths_of(self._kept)
         now = {entry.path: entry for entry in self._entries}
+        self._directories = {path: entry for path, entry in now.items() if stat.S_ISDIR(entry.mode)}
         self._remove(before, now)
         changed: set[str] = set()
         for index, entry in enumerate(self._entries):
@@ -164,7 +166,7 @@ class Receiver:
         if kind == stat.S_IFDIR:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=parent)
-            self._directories.append(entry)
+            self._touched.add(entry.path)
             return
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=parent)
@@ -250,7 +252,9 @@ class Receiver:
         for entry in self._links:
             self._link(entry)
         # Last, and the deepest first: what is made in a directory changes its time.
-        for entry in reversed(self._directories):
+        for entry in reversed(self._directories.values()):
+            if entry.path not in self._touched:
+                continue
             fd = self._open(entry.path)
             try:
                 _set_attributes(fd, entry)
@@ -280,6 +284,7 @@ class Receiver:
     def _open_parent(self, path: str) -> tuple[int, str]:
         """The directory `path` is in, kept open for the next; and the name in it."""
         directory, _, name = path.rpartition("/")
+        self._touched.add(directory)
         if self._parent[1] < 0 or self._parent[0] != directory:
             if self._parent[1] >= 0:
                 os.close(self._parent[1])
