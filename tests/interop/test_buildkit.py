@@ -402,7 +402,6 @@ def test_what_is_not_supported_is_refused_by_name(client: Client) -> None:
         (["--sbom=true"], "Attestations are not supported"),
         (["--platform", "linux/amd64,linux/arm64"], "several platforms are not supported yet"),
         (["--cache-to", "type=local,dest=x"], "exporting the cache (local) is not supported yet"),
-        (["--cache-from", "type=s3,region=x,bucket=y,name=z"], "importing the cache (s3) is not supported yet"),
     ):
         assert words in client.build(*flags, code=1).stderr
 

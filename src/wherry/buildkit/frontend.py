@@ -142,8 +142,8 @@ class Frontend:
 
         cached = await finished(self._engine.builds.cache_images, options.cache_images)
         for absent in cached[1]:
-            with report.vertex(f"importing cache manifest from {absent}") as vertex:
-                vertex.status("the image is not here: no cache is taken from it", done=True)
+            # A build goes on without it, as BuildKit's does.
+            report.vertex(f"importing cache manifest from {absent}").complete(error="the image is not here")
         given = Sources(
             cache_from=cached[0],
             context=contexts,
