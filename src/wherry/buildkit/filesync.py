@@ -86,7 +86,8 @@ async def _transfer(
                         raise Unavailable("the client has gone")
                     await stream.wait()
                     continue
-                answers = await finished(receiver.feed, packets)
+                packets = receiver.skip(packets)
+                answers = await finished(receiver.feed, packets) if packets else []
                 on_bytes(receiver.received)
                 if limit is not None and receiver.received > limit:
                     raise InvalidArgument(

@@ -138,6 +138,12 @@ class Stream:
     def feed(self, data: bytes | memoryview, cost: int) -> None:
         """Bytes of a data frame; `cost` is what it took of the window."""
         buffer = self._buffer
+        if not buffer and len(data) == cost >= 5 and not data[0] and int.from_bytes(data[1:5], "big") == cost - 5:
+            # One message in one frame, as the many small ones of a directory come.
+            self._messages.append(bytes(data[5:]))
+            if self._waiting is not None:
+                self.wake()
+            return
         buffer += data
         start, size = 0, len(buffer)
         while size - start >= 5:

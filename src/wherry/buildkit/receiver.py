@@ -10,6 +10,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 
 from google.protobuf.message import DecodeError
 
@@ -72,6 +73,23 @@ class Receiver:
             return raw
         # With a field that no description has: equal to none the client can send.
         return [one + _UNLIKE if index in self._stale else one for index, one in enumerate(raw)]
+
+    def skip(self, packets: list[bytes]) -> list[bytes]:
+        """Take in those packets that say what is known already, which blocks nobody; the others, for `feed`."""
+        if self._described:
+            return packets
+        kept, first = self._kept, len(self._listing.raw)
+        if self._same != first:
+            return packets
+        count = 0
+        for packet, known in zip(packets, islice(kept, first, None), strict=False):
+            if packet != known:
+                break
+            self._listing.count(packet)
+            self.received += len(packet)
+            count += 1
+        self._same += count
+        return packets[count:]
 
     def feed(self, packets: Sequence[bytes]) -> list[bytes]:
         """Take in packets; the packets to send for them."""
