@@ -1,6 +1,6 @@
 """The messages of buildkit.proto. Made by scripts/make-messages."""
 
-from google.protobuf import any_pb2, descriptor_pool, message_factory, timestamp_pb2  # noqa: F401 (buildkit.proto uses them)
+from google.protobuf import any_pb2, descriptor_pool, message_factory, timestamp_pb2  # noqa: F401
 
 DESCRIPTOR = descriptor_pool.Default().AddSerializedFile(
     b'\n\x15wherry/buildkit.proto\x12\x0fwherry.'
