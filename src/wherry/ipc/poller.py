@@ -71,15 +71,17 @@ class Poller:
         return timer
 
     def _run_timers(self) -> float | None:
-        """Call what is due; how long to wait for the next, None: for ever."""
-        timers = self._timers
+        """Call what is due; how long to wait for something else, None: for ever. Not at all when anything was called:
+        whoever loops until that has happened must get to look."""
+        timers, called = self._timers, False
         while timers:
             if timers[0].call is not None and (left := timers[0].left()) > 0:
-                return left
+                return 0.0 if called else left
             call = heappop(timers).call
             if call is not None:
                 call()
-        return None
+                called = True
+        return 0.0 if called else None
 
     def run_once(self) -> None:
         """Wait until there is something, and handle it."""
