@@ -24,6 +24,7 @@ pytestmark = pytest.mark.root
 SECONDS = float(os.environ.get("WHERRY_SOAK_SECONDS", "12"))
 KILL_SECONDS = float(os.environ.get("WHERRY_SOAK_KILL_SECONDS", "4"))
 WORKERS = 16
+_LEAST, _MOST = 3, 6
 GROWTH_KB = {"monitor": 1500, "logger": 1500}
 
 
@@ -51,7 +52,7 @@ class Worker:
                 threading.Event().wait(0.1)
 
     def step(self) -> None:
-        if len(self.known) < 3 or self.chance.random() < 0.3:
+        if len(self.known) < _LEAST or (len(self.known) < _MOST and self.chance.random() < 0.3):
             self.create()
             return
         name = self.chance.choice(sorted(self.known))
