@@ -37,7 +37,8 @@ class Slow:
 
 def test_requests_go_on_while_one_waits(tmp_path: Path) -> None:
     runtime, path = Slow(), tmp_path / "monitor.sock"
-    monitor = Monitor(runtime, seqpacket.listen(str(path)))  # type: ignore[arg-type]
+    listener = seqpacket.listen(str(path))
+    monitor = Monitor(runtime, listener)  # type: ignore[arg-type]
 
     def serve() -> None:
         try:
@@ -63,6 +64,7 @@ def test_requests_go_on_while_one_waits(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(talk(), 20))
     thread.join(20)
     assert not thread.is_alive()
+    listener.close()
 
 
 def test_a_wait_ends_with_what_comes_first() -> None:
@@ -109,7 +111,8 @@ def test_what_a_waiting_request_raises_is_its_answer(tmp_path: Path) -> None:
             raise TimeoutError("cgroup does not freeze")
 
     path = tmp_path / "monitor.sock"
-    monitor = Monitor(Broken(), seqpacket.listen(str(path)))  # type: ignore[arg-type]
+    listener = seqpacket.listen(str(path))
+    monitor = Monitor(Broken(), listener)  # type: ignore[arg-type]
     answered = threading.Event()
 
     async def talk() -> None:
@@ -124,4 +127,5 @@ def test_what_a_waiting_request_raises_is_its_answer(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         monitor.serve_forever()
     thread.join(20)
+    listener.close()
     assert answered.is_set()
