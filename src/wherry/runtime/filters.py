@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 DEADLINE = 15.0
 """Seconds; docker's default profile takes 0.05."""
 _AT_ONCE = 4
+_PAUSE = 0.005
 _MEMORY = 1 << 30
 _SIGCHLD, _SIGKILL = 17, 9
 _MAX_PROGRAM = 1 << 20
 _PR_SET_PDEATHSIG = 1
 
 _too_hard: dict[bytes, None] = {}
-_running: set[int] = set()
+_running: set[bytes] = set()
+"""The keys of those that are being compiled."""
 
 
 def prepare(profile: Mapping[str, Any] | None, cache: str) -> Waiting[None]:
@@ -41,22 +43,18 @@ def prepare(profile: Mapping[str, Any] | None, cache: str) -> Waiting[None]:
     if not profile or profile.get("listenerPath"):
         return
     key = seccomp.key_of(profile)
-    if key in _too_hard:
-        raise _refusal()
-    if seccomp.is_known(key, cache):
+    if not (yield from _turn(key, cache)):
         return
-    if len(_running) >= _AT_ONCE:
-        raise Unavailable("too many seccomp profiles are being compiled", hint="try again in some seconds")
     reading, writing = os.pipe2(os.O_CLOEXEC)
     pid = syscalls.clone(_SIGCHLD)
     if pid == 0:
         _compile(profile, writing)
     os.close(writing)
-    _running.add(pid)
+    _running.add(key)
     try:
         said = yield from _read(reading)
     finally:
-        _running.discard(pid)
+        _running.discard(key)
         os.close(reading)
         try:
             os.kill(pid, _SIGKILL)
@@ -74,6 +72,21 @@ def prepare(profile: Mapping[str, Any] | None, cache: str) -> Waiting[None]:
             raise InvalidArgument(text, object="seccomp")
         raise OSError(int(number), text)
     seccomp.remember(key, cache, said[1:])
+
+
+def _turn(key: bytes, cache: str) -> Waiting[bool]:
+    """Wait for whoever compiles the same, and for others as long as they may take; False: it is known by now."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        if key in _too_hard:
+            raise _refusal()
+        if seccomp.is_known(key, cache):
+            return False
+        if key not in _running and len(_running) < _AT_ONCE:
+            return True
+        if key not in _running and time.monotonic() > end:
+            raise Unavailable("too many seccomp profiles are being compiled", hint="try again in some seconds")
+        yield _PAUSE
 
 
 def _refusal() -> InvalidArgument:
