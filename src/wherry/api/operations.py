@@ -43,13 +43,15 @@ READ = READ_CONTAINERS | {
 LIFECYCLE = frozenset(f"containers.{word}" for word in ("start", "stop", "restart", "kill", "pause", "unpause", "wait"))
 GROUPS = {"read": READ, "lifecycle": LIFECYCLE}
 _BEYOND = ("build", "plugins", "swarm", "nodes", "services", "tasks", "secrets", "configs", "wherry")
+# Mounts anything into a container that is there already.
+_ALTER = "containers.alter"
 SOCKETS = "wherry.sockets"
 """Begins what makes sockets, which no scoped socket may: it could make itself a wider one."""
 
 
 def reaches_beyond(name: str) -> bool:
     """Whether an operation can be used to take hold of the machine in ways that are not checked one by one."""
-    return name not in READ and name.partition(".")[0] in _BEYOND
+    return name == _ALTER or (name not in READ and name.partition(".")[0] in _BEYOND)
 
 
 def operation(route: Route) -> str:
