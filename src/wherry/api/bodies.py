@@ -131,8 +131,8 @@ async def send_written(call: Call, content_type: str, write: Callable[[BinaryIO]
             await stream.write(first)
             await send_pipe(stream, os.dup(reading))
             await writer
-    except WherryError as error:
-        if not first:
+    except (WherryError, OSError) as error:
+        if not first or isinstance(error, ConnectionError):
             raise
         log.warning("%s was not sent whole: %s", call.request.raw_path, error)
         return stream.abort()
