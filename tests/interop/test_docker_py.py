@@ -92,6 +92,20 @@ def test_archives_and_images(sdk: "DockerClient", image: str, name: str) -> None
     assert found.history()
 
 
+def test_events_of_a_volume_that_a_container_brings(sdk: "DockerClient", image: str, name: str) -> None:
+    events = sdk.events(decode=True, filters={"type": "volume", "volume": name})
+    container = sdk.containers.create(image, "true", volumes=[f"{name}:/x"])
+    seen = [next(events)]
+    container.remove()
+    sdk.volumes.get(name).remove()
+    seen.append(next(events))
+    events.close()
+    assert [(event["Action"], event["Actor"]) for event in seen] == [
+        ("create", {"ID": name, "Attributes": {"driver": "local"}}),
+        ("destroy", {"ID": name, "Attributes": {"driver": "local"}}),
+    ]
+
+
 def test_events_volumes_networks(sdk: "DockerClient", api: Api, image: str, name: str) -> None:
     events = sdk.events(decode=True, filters={"type": "volume", "volume": name})
     volume = sdk.volumes.create(name)

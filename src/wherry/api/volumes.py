@@ -1,20 +1,18 @@
-"""Volumes."""
+"""Volumes. What waits for a plugin or for the client does so in a thread of its own."""
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from wherry.api.bodies import send_pipe, upload
+from wherry.api.bodies import send_written, upload
 from wherry.api.call import Call
-from wherry.api.connection import cancelled_when_gone
-from wherry.api.reply import Answer, Stream, reply_empty, reply_json
+from wherry.api.reply import Answer, reply_empty, reply_json
 from wherry.api.router import Route
+from wherry.engine.threads import in_own_thread
 from wherry.errors import Conflict, InvalidArgument, Unimplemented
 from wherry.spec.decode import decode, document
-from wherry.volumes import Volume
 
 
 @document("pascal")
@@ -43,13 +41,9 @@ async def create(call: Call) -> Answer:
     wanted = decode(_CreateVolume, {} if body is None else body)
     if wanted.cluster_volume_spec is not None:
         raise Unimplemented("cluster volumes are not supported")
-    volumes = call.engine.volumes
-    there = bool(wanted.name) and volumes.known(wanted.name) is not None
-    volume = await asyncio.to_thread(
-        volumes.create, wanted.name or None, wanted.driver, wanted.driver_opts or {}, wanted.labels or {}
+    volume = await in_own_thread(
+        call.engine.volumes.create, wanted.name or None, wanted.driver, wanted.driver_opts or {}, wanted.labels or {}
     )
-    if not there:
-        call.engine.events.emit("volume", "create", volume.name, {"driver": volume.driver})
     return reply_json(volume.to_json(), 201)
 
 
@@ -57,7 +51,7 @@ async def list_volumes(call: Call) -> Answer:
     """GET /volumes."""
     filters = call.query.filters()
     users = await _users(call) if "dangling" in filters else lambda name: ()
-    found = await asyncio.to_thread(call.engine.volumes.list_all, filters, users)
+    found = await in_own_thread(call.engine.volumes.list_all, filters, users)
     volumes = [volume.to_json() for volume in found.volumes]
     return reply_json({"Volumes": volumes, "Warnings": list(found.warnings) or None})
 
@@ -66,17 +60,15 @@ async def inspect(call: Call) -> Answer:
     """GET /volumes/{name}."""
     known = call.engine.volumes.known(call.name)
     if known is None or known.driver != "local":
-        known = await asyncio.to_thread(call.engine.volumes.get, call.name)
+        known = await in_own_thread(call.engine.volumes.get, call.name)
     return reply_json(known.to_json())
 
 
 async def remove(call: Call) -> Answer:
     """DELETE /volumes/{name}."""
     users = await _users(call)
-    known = call.engine.volumes.known(call.name)
-    await asyncio.to_thread(call.engine.volumes.remove, call.name, call.query.flag("force"), users=users)
-    if known is not None:
-        call.engine.events.emit("volume", "destroy", call.name, {"driver": known.driver})
+    work = partial(call.engine.volumes.remove, call.name, call.query.flag("force"), users=users)
+    await in_own_thread(work)
     return reply_empty()
 
 
@@ -86,8 +78,6 @@ async def prune(call: Call) -> Answer:
     if call.version < (1, 42):
         filters.setdefault("all", ["true"])
     pruned = await asyncio.to_thread(call.engine.volumes.prune, filters, await _users(call))
-    for name in pruned.names:
-        call.engine.events.emit("volume", "destroy", name, {"driver": "local"})
     call.engine.events.emit("volume", "prune", "", {"reclaimed": str(pruned.reclaimed)})
     return reply_json({"VolumesDeleted": pruned.names or None, "SpaceReclaimed": pruned.reclaimed})
 
@@ -96,13 +86,13 @@ async def rename(call: Call) -> Answer:
     """POST /wherry/volumes/{name}/rename?name=NEW."""
     users = await _users(call)
     made = await asyncio.to_thread(call.engine.volumes.rename, call.name, _new_name(call), users)
-    call.engine.events.emit("volume", "rename", made.name, {"driver": "local", "oldName": call.name})
     return reply_json(made.to_json())
 
 
 async def clone(call: Call) -> Answer:
     """POST /wherry/volumes/{name}/clone?name=NEW."""
-    return _made(call, await asyncio.to_thread(call.engine.volumes.clone, call.name, _new_name(call)))
+    made = await in_own_thread(call.engine.volumes.clone, call.name, _new_name(call))
+    return reply_json(made.to_json(), 201)
 
 
 async def import_volume(call: Call) -> Answer:
@@ -110,26 +100,13 @@ async def import_volume(call: Call) -> Answer:
     if call.engine.volumes.known(call.name) is not None:
         raise Conflict(f"a volume named {call.name} exists already", object=call.name)
     async with upload(call) as tar:
-        return _made(call, await asyncio.to_thread(call.engine.volumes.import_, call.name, tar))
+        made = await in_own_thread(call.engine.volumes.import_, call.name, tar)
+    return reply_json(made.to_json(), 201)
 
 
 async def export(call: Call) -> Answer:
     """GET /wherry/volumes/{name}/export: a tar stream."""
-    volumes, name = call.engine.volumes, call.name
-    await asyncio.to_thread(volumes.get, name)
-    reading, writing = os.pipe()
-
-    def work() -> None:
-        with suppress(BrokenPipeError), open(writing, "wb", buffering=1 << 18) as out:
-            volumes.export(name, out)
-
-    packing = asyncio.create_task(asyncio.to_thread(work))
-    stream = Stream(call.request).open("application/x-tar")
-    with cancelled_when_gone(call.request):
-        await send_pipe(stream, reading)
-        # A failure breaks the answer off: a tar without its end is none.
-        await packing
-    return await stream.end()
+    return await send_written(call, "application/x-tar", partial(call.engine.volumes.export, call.name))
 
 
 async def usage(call: Call) -> Answer:
@@ -142,11 +119,6 @@ def _new_name(call: Call) -> str:
     if not name:
         raise InvalidArgument("the new name is missing", object="name")
     return name
-
-
-def _made(call: Call, volume: Volume) -> Answer:
-    call.engine.events.emit("volume", "create", volume.name, {"driver": volume.driver})
-    return reply_json(volume.to_json(), 201)
 
 
 ROUTES = [

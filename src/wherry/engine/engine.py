@@ -58,6 +58,7 @@ class Engine:
             core.parts, self._on_exit, core.whole_logs.add, self._after_monitor, self._after_logger
         )
         core.naming = Naming(core, core.parts.open_resolver)
+        core.parts.volumes.tell = core.events.teller("volume")
         await core.backends.open()
         if core.parts.builder is not None:
             self.builds = core.parts.builder(core)

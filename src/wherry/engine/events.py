@@ -1,10 +1,11 @@
 """What happened: docker's events, kept for a while and given to those who subscribe."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from wherry.errors import InvalidArgument
@@ -32,6 +33,17 @@ class Events:
     def listeners(self) -> int:
         """How many subscribe now."""
         return len(self._queues)
+
+    def teller(self, type: str) -> Callable[[str, str, Mapping[str, str]], None]:
+        """`emit` for objects of a kind that change in threads."""
+        loop = asyncio.get_running_loop()
+
+        def tell(action: str, id: str, attributes: Mapping[str, str]) -> None:
+            # The loop is closed when the daemon ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self.emit, type, action, id, attributes)
+
+        return tell
 
     def emit(self, type: str, action: str, id: str, attributes: Mapping[str, str]) -> None:
         """Publish one: `type` "container", "image", "network", "volume"...; called on the loop's thread."""

@@ -23,6 +23,12 @@ from wherry.volumes._opened import opened
 from wherry.volumes._volume import Volume, check_name, random_name
 
 PREFIX = "volumes/"
+Tell = Callable[[str, str, Mapping[str, str]], None]
+"""`(action, name, attributes)`: told of each volume made, renamed or destroyed, whoever asked for it; in any thread."""
+
+
+def _nobody_listens(action: str, name: str, attributes: Mapping[str, str]) -> None:
+    pass
 
 
 class Changes:
@@ -33,6 +39,7 @@ class Changes:
     _locked: Locks
     _volumes: dict[str, Volume]
     _users: Mapping[str, set[str]]
+    tell: Tell = staticmethod(_nobody_listens)
 
     def rename(self, name: str, new: str, users: Users) -> Volume:
         """Conflict when `new` is taken or anything, running or not, uses the volume."""
@@ -52,6 +59,7 @@ class Changes:
             self._local.know(new, volume.options)
             del self._volumes[name]
             self._volumes[new] = renamed
+            self.tell("rename", new, {"driver": volume.driver, "oldName": name})
             return renamed
 
     def clone(self, name: str, new: str, labels: Mapping[str, str] | None = None) -> Volume:
@@ -112,6 +120,7 @@ class Changes:
                 os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
                 self._local.know(name, {})
                 self._volumes[name] = volume
+                self.tell("create", name, {"driver": volume.driver})
                 return volume
         except BaseException:
             with suppress(FileNotFoundError):

@@ -105,6 +105,7 @@ class Volumes(Changes):
             )
             self._store.write(Put(_PREFIX + name, volume.to_bytes()))
             self._volumes[name] = volume
+            self.tell("create", name, {"driver": volume.driver})
             return volume
 
     def _same(self, there: Volume, driver: str) -> bool:
@@ -195,6 +196,7 @@ class Volumes(Changes):
                 Delete(_PREFIX + volume.name), *([Delete(_MOUNTED + volume.name)] * (volume.driver != "local"))
             )
             self._volumes.pop(volume.name, None)
+            self.tell("destroy", volume.name, {"driver": volume.driver})
 
     def prune(self, filters: Filters | None = None, users: Users = _nobody) -> Pruned:
         """Remove the unused ones: anonymous ones, or with the filter all=true all; of the local driver, as docker."""

@@ -1,7 +1,7 @@
 """Volumes on a real file system: docker's words and rules, mounted volumes, copy-up, and paths that try to get out."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,23 @@ def test_a_named_volume_is_made_once(volumes: Volumes, tmp_path: Path) -> None:
     }
     assert volumes.path("data").is_dir()
     assert volumes.get("data") is made
+
+
+def test_what_is_made_and_destroyed_is_told(volumes: Volumes) -> None:
+    told: list[tuple[str, str, Mapping[str, str]]] = []
+    volumes.tell = lambda *news: told.append(news)
+    volumes.create("one")
+    volumes.create("one")
+    volumes.clone("one", "two")
+    volumes.rename("two", "three", lambda name: ())
+    volumes.remove("absent", True)
+    volumes.remove("one")
+    volumes.prune({"all": ["true"]})
+    local = {"driver": "local"}
+    assert told == [
+        *(("create", "one", local), ("create", "two", local), ("rename", "three", {**local, "oldName": "two"})),
+        *(("destroy", "one", local), ("destroy", "three", local)),
+    ]
 
 
 def test_an_anonymous_volume_is_labelled(volumes: Volumes) -> None:

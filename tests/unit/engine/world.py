@@ -293,6 +293,8 @@ class Networks:
 
 
 class Volumes:
+    tell: Callable[[str, str, Mapping[str, str]], None]
+
     def __init__(self, world: World) -> None:
         self._world = world
 
