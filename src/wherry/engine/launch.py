@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -120,7 +120,11 @@ async def _launch(core: Core, container: Container, pipes: _Pipes) -> Started:
     arguments = (container.id, core.bundle(container.id), rootfs, pipes.theirs, run.kept.held())
     if late:
         requests = attachments.requests(definition)
-        connect = partial(_connect_blocking, core, container, requests)
+
+        async def connect(netns: str) -> None:
+            work = partial(_connect_blocking, core, container, requests, netns)
+            await _connect(core, container, work, work)
+
         started = await remapped.run(monitor, *arguments, connect)
     else:
         started = await monitor.run(*arguments)
@@ -259,15 +263,23 @@ async def _prepare_and_connect(core: Core, container: Container, inputs: Inputs,
         if requests is not None:
             _connect_blocking(core, container, requests)
 
+    if requests is None:
+        await asyncio.to_thread(work)
+    else:
+        await _connect(core, container, work, partial(_connect_blocking, core, container, requests))
+
+
+async def _connect(core: Core, container: Container, work: Callable[[], None], again: Callable[[], None]) -> None:
+    """`work`, or else `again`, connects it, in a thread."""
     try:
         await asyncio.to_thread(work)
     except Conflict:
-        if requests is None:
-            raise
         # A port may still belong to a container whose exit is being cleaned up.
         if not await core.released():
             raise
-        await asyncio.to_thread(_connect_blocking, core, container, requests)
+        await asyncio.to_thread(again)
+    # Not from there: threads that wait for the resolver would keep the one from running that starts it.
+    await core.naming.publish(container)
 
 
 def _connect_blocking(
@@ -281,7 +293,6 @@ def _connect_blocking(
     definition = container.definition
     gateway = attachments.host_gateway(core, definition)
     write_network_files(core.directory(container.id), definition, core.config, endpoints, gateway)
-    core.naming.publish_from_thread(container)
 
 
 def _prepare(core: Core, container: Container, inputs: Inputs, theirs: Stdio) -> None:

@@ -24,7 +24,7 @@ _NONE = EndpointSettings()
 
 
 class Naming:
-    """What the resolver knows, and the way to it. Only the loop's thread touches it, but for `publish_from_thread`."""
+    """What the resolver knows, and the way to it. Only the loop's thread touches it."""
 
     def __init__(self, core: Core, open_resolver: OpenResolver | None) -> None:
         self._core = core
@@ -32,7 +32,6 @@ class Naming:
         self._records: dict[str, Record] = {}
         self._opening = asyncio.Lock()
         self._opened = False
-        self._loop = asyncio.get_running_loop()
         self._resolver: Supervised[Resolver] = Supervised(
             "resolver", self._make, self._tell_all, lambda resolver: resolver.close()
         )
@@ -46,7 +45,6 @@ class Naming:
         try:
             if self._records:
                 await self._connection()
-                await self._tell_all()
             elif self._open is not None:
                 left = await self._open(lambda: None, False)
                 if left is not None:
@@ -55,12 +53,6 @@ class Naming:
         except (WherryError, OSError) as error:
             # They run, and shall go on; the next that asks for the resolver tries again.
             log.error("containers are without their names: %s", error)
-
-    def publish_from_thread(self, container: Container) -> None:
-        """`publish`, from another thread."""
-        record = self._record(container)
-        if record is not None:
-            asyncio.run_coroutine_threadsafe(self._put(record), self._loop).result()
 
     async def publish(self, container: Container) -> None:
         """It has been connected, renamed, disconnected; nothing to do where it has no name server and needs none."""
@@ -95,6 +87,8 @@ class Naming:
                 if not self._opened:
                     await self._resolver.open()
                     self._opened = True
+                    # Those found at the daemon's start too, when it could not be had then.
+                    await self._tell_all()
         return self._resolver.connection or await self._resolver.wait()
 
     async def _make(self, on_lost: Callable[[], None]) -> Resolver:

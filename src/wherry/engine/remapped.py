@@ -5,9 +5,8 @@ So the runtime makes both, stops before the program, and the network is connecte
 by mounts; the streams' pipes are given to whom the container's user is on the host.
 """
 
-import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from wherry.engine.core import Core
@@ -79,12 +78,12 @@ async def run(
     layers: Sequence[Mount],
     stdio: Stdio,
     hold: Sequence[int],
-    connect: Callable[[str], object],
+    connect: Callable[[str], Awaitable[None]],
 ) -> Started:
-    """`Monitor.run` with the network connected on the way: `connect` is given its namespace, in a thread."""
+    """`Monitor.run` with the network connected on the way: `connect` is given its namespace."""
     started = await monitor.create(id, bundle, layers, stdio, hold)
     try:
-        await asyncio.to_thread(connect, f"/proc/{started.pid}/ns/net")
+        await connect(f"/proc/{started.pid}/ns/net")
         await monitor.start(id)
     except (WherryError, OSError):
         os.close(started.pidfd)
