@@ -5,25 +5,29 @@ action is dropped. It has asked when it has a handler, or blocks it to take it b
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def hears(pid: int, number: int, *, first: bool) -> bool:
-    """Whether the signal would do anything to the process; True as well when that cannot be seen.
+    """In a thread, for there may be many: whether the signal would do anything to the process; True as well when that
+    cannot be seen.
 
     `first`: it is the first of its pid namespace. Of any other, the default action of a signal would end it.
     """
     bit = 1 << number - 1
     try:
-        threads = [_masks(Path(f"/proc/{pid}/task/{thread}/status")) for thread in os.listdir(f"/proc/{pid}/task")]
+        # Handlers are the process's, and most have one: that is seen without looking at the other threads.
+        own = _masks(Path(f"/proc/{pid}/status"))
+        if own.get("SigCgt", 0) & bit or any(masks.get("SigBlk", 0) & bit for masks in _of_threads(pid)):
+            return True
     except OSError:
         return True
-    if not threads:
-        return True
-    caught, ignored = (threads[0].get(name, 0) & bit for name in ("SigCgt", "SigIgn"))
-    if caught or any(masks.get("SigBlk", 0) & bit for masks in threads):
-        return True
-    return not ignored and not first
+    return not own.get("SigIgn", 0) & bit and not first
+
+
+def _of_threads(pid: int) -> Iterator[dict[str, int]]:
+    return (_masks(Path(f"/proc/{pid}/task/{thread}/status")) for thread in os.listdir(f"/proc/{pid}/task"))
 
 
 def _masks(status: Path) -> dict[str, int]:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from wherry.engine import exits, hearing, launch, removal
@@ -103,17 +104,17 @@ async def _is_deaf(core: Core, container: Container, run: Run, number: int) -> b
     """Whether it is of no use to wait for the signal just sent."""
     if number == signal.SIGKILL:
         return False
-    first = not container.definition.host.pid_mode
+    hears = partial(hearing.hears, container.state.pid, number, first=not container.definition.host.pid_mode)
     age = time.time_ns() - container.state.started_ns
     if age < _YOUNG_NS:
         # It may not have come to set its handlers; docker's signal is lost then.
-        if hearing.hears(container.state.pid, number, first=first) or await _ended(run.ended, (_YOUNG_NS - age) / 1e9):
+        if await asyncio.to_thread(hears) or await _ended(run.ended, (_YOUNG_NS - age) / 1e9):
             return False
-        if not hearing.hears(container.state.pid, number, first=first):
+        if not await asyncio.to_thread(hears):
             return True
         await _quietly((await core.backends.monitor()).kill(container.id, number))
         return False
-    return not run.ended.done() and not hearing.hears(container.state.pid, number, first=first)
+    return not (run.ended.done() or await asyncio.to_thread(hears) or run.ended.done())
 
 
 def _stop_signal(container: Container, text: str | None) -> int:
