@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from wherry.engine.creation import check_details, command_line
+from wherry.engine.limits import UPDATABLE
 from wherry.engine.mount_specs import clean_path, parse_bind, parse_mounts
 from wherry.engine.ports import parse_port
 from wherry.engine.records import Definition, MountPoint
@@ -65,7 +66,7 @@ def make_plan(before: Definition, wanted: Alteration, limited: HostConfig, expos
         before, config=config, host=host, mounts=(*kept, *added), path=command[0], args=tuple(command[1:])
     )
     changed_config, changed_host = _changed(before.config, config), _changed(before.host, host)
-    limits = {name for name in changed_host if _is_limit(name)}
+    limits = UPDATABLE.intersection(changed_host)
     later = [json_keys(ContainerConfig)[name] for name in changed_config if name not in _LIVE_CONFIG]
     later += [json_keys(HostConfig)[name] for name in changed_host if name not in _LIVE_HOST | limits]
     if definition.mounts != before.mounts:
@@ -78,10 +79,6 @@ def make_plan(before: Definition, wanted: Alteration, limited: HostConfig, expos
         ports="port_bindings" in changed_host,
         warnings=_warn(before, kept),
     )
-
-
-def _is_limit(name: str) -> bool:
-    return name.startswith(("cpu", "memory", "blkio", "pids_limit", "nano_cpus", "oom_kill", "kernel_memory"))
 
 
 def _changed(before: Any, after: Any) -> list[str]:

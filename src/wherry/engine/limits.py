@@ -25,7 +25,7 @@ _THROTTLES = (
     ("blkio_device_read_iops", "IOPS Block read limit", "Block I/O IOPS read limit"),
     ("blkio_device_write_iops", "IOPS Block write limit", "Block I/O IOPS write limit"),
 )
-UPDATABLE = tuple(
+UPDATABLE = frozenset(
     field.name
     for field in fields(HostConfig)
     if field.name.startswith(("cpu", "memory", "blkio", "pids_limit", "nano_cpus", "oom_kill", "kernel_memory"))
