@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from wherry.engine import apparmor, attachments, device_requests, files, mounting, remapped, shared_memory
+from wherry.engine import apparmor, attachments, device_requests, files, hostfiles, mounting, remapped, shared_memory
 from wherry.engine.config import DaemonConfig
 from wherry.engine.container import Container, Run
 from wherry.engine.copies import finish_copies
 from wherry.engine.core import Core
-from wherry.engine.hostfiles import write_hostname, write_network_files
 from wherry.engine.oci_spec import Inputs, write_spec
 from wherry.engine.output import log_target
 from wherry.engine.parts import Started, Stdio
@@ -207,7 +206,7 @@ def _joined(core: Core, container: Container) -> Inputs:
             namespaces["network"] = f"/proc/{files_of.state.pid}/ns/net"
             joined.append(files_of)
     directory = core.directory(files_of.id)
-    files = {f"/etc/{name}": str(directory / name) for name in ("resolv.conf", "hostname", "hosts")}
+    files = {f"/etc/{name}": str(directory / name) for name in hostfiles.NAMES}
     hostname = files_of.definition.config.hostname or os.uname().nodename
     return Inputs(
         identity=Identity(0, 0, (0,), "/"),
@@ -292,14 +291,14 @@ def _connect_blocking(
     endpoints = container.endpoints = tuple(core.parts.networks.connect_all(container.id, *requests, given))
     definition = container.definition
     gateway = attachments.host_gateway(core, definition)
-    write_network_files(core.directory(container.id), definition, core.config, endpoints, gateway)
+    hostfiles.write_network_files(core.directory(container.id), definition, core.config, endpoints, gateway)
 
 
 def _prepare(core: Core, container: Container, inputs: Inputs, theirs: Stdio) -> None:
     """In a thread: the bundle, and the files that do not wait for the network."""
     definition = container.definition
     if not definition.host.network_mode.startswith("container:"):
-        write_hostname(core.directory(container.id), inputs.hostname)
+        hostfiles.write_hostname(core.directory(container.id), inputs.hostname)
     definition = mounting.acquire(core, definition)
     namespaces = dict(inputs.namespaces)
     mode = definition.host.network_mode

@@ -9,14 +9,13 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from wherry.engine import hostfiles
 from wherry.engine.core import Core
 from wherry.engine.parts import Monitor, Started, Stdio
 from wherry.engine.userns import Remap, remap_of
 from wherry.errors import FailedPrecondition, WherryError
 from wherry.spec.docker import HostConfig
 from wherry.spec.mount import Mount
-
-_NETWORK_FILES = ("resolv.conf", "hosts", "hostname")
 
 
 def connects_late(core: Core, host: HostConfig) -> bool:
@@ -60,7 +59,7 @@ def joined_namespace(remap: Remap | None, others: Sequence[tuple[str, int, bool]
 
 def prepare_files(directory: Path) -> None:
     """The files that are written when the network is connected: mounted before that, so they must be there."""
-    for name in _NETWORK_FILES:
+    for name in hostfiles.NAMES:
         os.close(os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
 
 
