@@ -15,7 +15,7 @@ from typing import Any
 
 from wherry.engine.resources import describe_device
 from wherry.errors import FailedPrecondition, InvalidArgument
-from wherry.spec.cdi import DeviceNode, Document, Edits, parse, split_name
+from wherry.spec.cdi import DeviceNode, Document, Edits, parse
 
 log = logging.getLogger(__name__)
 _MAX_FILE = 16 << 20
@@ -156,8 +156,3 @@ def _device(node: DeviceNode, user: Mapping[str, Any]) -> dict[str, Any]:
     if node.mode is not None:
         device["fileMode"] = node.mode & 0o7777
     return device
-
-
-def is_qualified(name: str) -> bool:
-    """Whether `name` is vendor.com/class=device."""
-    return split_name(name) is not None
